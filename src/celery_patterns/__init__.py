@@ -1,0 +1,34 @@
+"""Task patterns for Celery that hold under ``kill -9``."""
+
+from celery_patterns.core.events import Event, subscribe
+from celery_patterns.core.keys import ALL_ARGS
+from celery_patterns.core.lease import Lease
+from celery_patterns.core.policy import Call, Policy
+from celery_patterns.core.settings import disabled
+from celery_patterns.core.task import PolicyTask, as_decorator, attach
+from celery_patterns.errors import PatternsError, PolicyError
+from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
+
+__all__ = [  # noqa: RUF022 - grouped by concept
+    # patterns: the value, the base class, the decorator
+    "Idempotency",
+    "IdempotentTask",
+    "idempotent",
+    # keys
+    "ALL_ARGS",
+    # a pattern of your own
+    "Call",
+    "Policy",
+    "PolicyTask",
+    "as_decorator",
+    "attach",
+    # what a running task may ask for
+    "Lease",
+    # watching and switching off
+    "Event",
+    "disabled",
+    "subscribe",
+    # errors
+    "PatternsError",
+    "PolicyError",
+]

@@ -1,0 +1,15 @@
+"""The group of all commands, registered with Celery as an entry point."""
+
+from __future__ import annotations
+
+import click
+
+from celery_patterns.cli.idempotency import idempotency
+
+
+@click.group()
+def patterns() -> None:
+    """Look into celery-patterns' state, and mend it."""
+
+
+patterns.add_command(idempotency)

@@ -1,0 +1,1 @@
+"""What every pattern stands on: it knows Celery and Redis, and no pattern."""

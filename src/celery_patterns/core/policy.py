@@ -1,0 +1,177 @@
+"""The one abstraction: a policy is one concern around a task, with three hooks, and an onion of them.
+
+Whoever adds a pattern writes a frozen dataclass that derives from :class:`Policy`; the seam in
+``task.py`` installs it. The order around the body is fixed by :attr:`Policy.order`, low outside,
+and does not depend on where or in which order policies were written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from celery_patterns.core.keys import KEY_HEADER, KeySpec
+from celery_patterns.errors import KeyArgumentError
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.result import AsyncResult
+
+    from celery_patterns.core.seam import Seam
+
+NONCE_HEADER = "cp-delivery"
+"""The nonce of one delivery, written into the request by the worker's parent on receipt."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Call:
+    """One call of a task, being published or being run.
+
+    Args:
+        seam: Where policies meet the task.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        options: What ``apply_async`` was given; empty while the call runs.
+        request: The running request, a Celery ``Context``; ``None`` while the call is being published.
+    """
+
+    seam: Seam
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    request: Any = None
+    _arguments: Mapping[str, Any] | None = None
+
+    @property
+    def task(self) -> Any:
+        """The task instance. It is shared by all threads: keep no state on it."""
+        return self.seam.task
+
+    @property
+    def app(self) -> Celery:
+        """The app that the task is bound to."""
+        return self.seam.app
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.seam.name
+
+    @property
+    def id(self) -> str | None:
+        """The task id; ``None`` for a publication that has none yet."""
+        task_id: str | None = self.options.get("task_id") if self.request is None else self.request.id
+        return task_id
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """The custom headers of the message."""
+        found: Mapping[str, Any] | None = (
+            self.options.get("headers") if self.request is None else self.request.headers
+        )
+        return found or {}
+
+    @property
+    def owner(self) -> str:
+        """Who this delivery is: task id and nonce. Another delivery of the same task is another owner."""
+        return f"{self.request.id}/{getattr(self.request, NONCE_HEADER)}"
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments by name, defaults included."""
+        if self._arguments is None:
+            self._arguments = self.seam.bind(self.args, self.kwargs)
+        return self._arguments
+
+    @property
+    def is_serialised(self) -> bool:
+        """Whether the task serializer has carried the arguments."""
+        return self.request is not None and not self.request.is_eager
+
+    @property
+    def in_canvas(self) -> bool:
+        """Whether something waits for this very call: a chord, a chain, a group or a link."""
+        request = self.request
+        return request is not None and bool(
+            request.chord or request.chain or request.callbacks or request.group or request.errbacks
+        )
+
+    def key(self, spec: KeySpec) -> str:
+        """The key that the call falls under; the header ``cp-key`` overrides the specification.
+
+        Raises:
+            KeyArgumentError: An argument cannot be part of a key.
+        """
+        override = self.headers.get(KEY_HEADER)
+        if override is None:
+            return self.seam.keys(spec).key(self.arguments, serialised=self.is_serialised)
+        if not isinstance(override, str) or not override:
+            raise KeyArgumentError(
+                f"{self.name}: header {KEY_HEADER}={override!r} must be a string that is not empty"
+            )
+        return override
+
+    def fingerprint(self, spec: KeySpec) -> str:
+        """A digest of all arguments of the call."""
+        return self.seam.keys(spec).fingerprint(self.arguments, serialised=self.is_serialised)
+
+
+Run = Callable[[Call], Any]
+Publish = Callable[[Call], "AsyncResult[Any]"]
+
+
+class Policy:
+    """One concern around a task: subclass as a frozen dataclass and override what the concern needs.
+
+    A policy is a value: it does no I/O when it is made, holds no state, and may be shared by
+    several tasks. What it needs per run it keeps on the stack of :meth:`run`.
+    """
+
+    __slots__ = ()
+
+    kind: ClassVar[str]
+    """The pattern's name, as ``patterns_disabled`` and events say it."""
+
+    order: ClassVar[int]
+    """Where it stands around the body: low is outside."""
+
+    late_acks: ClassVar[Literal["set", "warn"]] = "warn"
+    """What to do where a task is acknowledged early: set late acks, or warn at worker start."""
+
+    keys: ClassVar[tuple[str, ...]] = ("key",)
+    """The attributes that hold key specifications, checked against the task when installed."""
+
+    def publish(self, call: Call, proceed: Publish) -> AsyncResult[Any]:
+        """Around ``apply_async``. It may not run at all (``send_task``): rely on :meth:`run`."""
+        return proceed(call)
+
+    def run(self, call: Call, proceed: Run) -> Any:
+        """Around the body, in the process that runs it. ``Retry`` leaving it is not a failure."""
+        return proceed(call)
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """The call failed or was revoked and will not run again: let go of what it holds."""
+
+    def lost(self, call: Call, grace: float) -> None:
+        """The process that ran this delivery is gone, in ``grace`` seconds at the latest.
+
+        Called in the worker's parent, whether or not the message will be delivered again.
+        """
+
+
+def onion(policies: Iterable[Policy], body: Run) -> Run:
+    """``body`` inside the ``run`` of all policies, which are given outermost first."""
+    proceed = body
+    for policy in reversed(tuple(policies)):
+        proceed = partial(policy.run, proceed=proceed)
+    return proceed
+
+
+def publish_onion(policies: Iterable[Policy], send: Publish) -> Publish:
+    """``send`` inside the ``publish`` of all policies, which are given outermost first."""
+    proceed = send
+    for policy in reversed(tuple(policies)):
+        proceed = partial(policy.publish, proceed=proceed)
+    return proceed

@@ -1,0 +1,217 @@
+"""The one place where a task is put off.
+
+The same task is published again, with its id, retries, chord, chain, links, stamps, headers,
+priority, expiry and limits as they were; then this delivery ends. Publishing comes first: a
+process killed in between leaves two copies, never none, and a copy is something that policies
+recognise.
+
+A broker that redelivers what was not acknowledged in time (Redis: the visibility timeout, an hour;
+RabbitMQ: the consumer timeout, half an hour) does so to waiting tasks as well. So a wait is never
+as long as half of that: longer ones hop, carrying the time at which they may run in a header.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.quorum_queues import detect_quorum_queues
+from kombu.exceptions import KombuError
+
+from celery_patterns.core.events import Event, emit
+from celery_patterns.core.policy import NONCE_HEADER, Call
+from celery_patterns.errors import DeferralExpired, PatternsError, Refused
+
+if TYPE_CHECKING:
+    from celery.canvas import Signature
+
+logger = logging.getLogger("celery_patterns")
+
+COUNT_HEADER = "cp-deferrals"
+"""How often the task was put off."""
+SINCE_HEADER = "cp-deferred-since"
+"""When it was put off first, in seconds since the epoch."""
+WAKE_HEADER = "cp-wake-at"
+"""Until when a long wait hops, in seconds since the epoch."""
+
+LONGEST = 86_400.0
+"""Seconds after which a task that is put off again and again fails."""
+
+_BROKERS_OWN = ("x-delivery-count", "redelivered", "x-death", "delivery_info", NONCE_HEADER, WAKE_HEADER)
+_REDIS_VISIBILITY = 3600.0
+_RABBITMQ_CONSUMER = 1800.0
+_SHARE = 0.45
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
+
+
+class EagerWait(BaseException):
+    """An eager call has no broker to wait in: the seam waits in place and tries again."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__(delay)
+        self.delay = delay
+
+
+def wait_in_place(delay: float) -> None:
+    """Wait as an eager call does; the testing plugin moves its clock instead."""
+    time.sleep(delay)
+
+
+def deferrals(call: Call) -> int:
+    """How often this task was put off so far."""
+    return int(call.headers.get(COUNT_HEADER, 0))
+
+
+def backoff(call: Call, longest: float, shortest: float = 0.5) -> float:
+    """Seconds to wait when nobody knows for how long: doubling with each deferral, up to ``longest``."""
+    return float(min(longest, shortest * 2 ** min(deferrals(call), 16)))
+
+
+def postpone(
+    call: Call, delay: float, reason: PatternsError, *, policy: str, key: str | None = None
+) -> NoReturn:
+    """Put the running call off; to its caller it shows as RETRY, with ``reason``.
+
+    Retries are as they were: being put off is not a failure.
+
+    Args:
+        call: The running call.
+        delay: Seconds.
+        reason: Why; it is what the result's state shows meanwhile.
+        policy: The kind of policy that puts it off, for the event.
+        key: The key it waits for, for the event.
+
+    Raises:
+        celery.exceptions.Retry: Always, to end this delivery, unless one of the following.
+        celery.exceptions.Reject: The broker is away; the message stays with it.
+        DeferralExpired: The call has been put off for a day.
+    """
+    waited = time.time() - _since(call)
+    if waited > LONGEST:
+        raise DeferralExpired(f"{call.name}[{call.id}] was put off for {waited:.0f} s: {reason}") from reason
+    _tell(call, delay, reason, policy, key, copy=False)
+    if call.request is not None and call.request.is_eager:
+        raise EagerWait(delay)
+    countdown = _republish(call, delay)
+    raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
+
+
+def postpone_copy(
+    call: Call, delay: float, reason: Refused, *, policy: str, key: str | None = None
+) -> NoReturn:
+    """Put off a redelivered copy of a task that another delivery is working on.
+
+    The copy is kept, since it is all there is if that delivery dies; but the task's state is the
+    other's to write, so nothing shows.
+
+    Raises:
+        celery.exceptions.Ignore: Always, to end this delivery, unless
+        celery.exceptions.Reject: the broker is away.
+    """
+    _tell(call, delay, reason, policy, key, copy=True)
+    _republish(call, delay)
+    raise Ignore(str(reason))
+
+
+def still_waiting(call: Call) -> float:
+    """Seconds that a hopping task has yet to wait; 0 for any other."""
+    wake = call.headers.get(WAKE_HEADER)
+    return max(0.0, float(wake) - time.time()) if wake else 0.0
+
+
+def hop(call: Call, delay: float) -> NoReturn:
+    """Send a task that came back from one hop on to its next; it is the same deferral.
+
+    Raises:
+        celery.exceptions.Retry: Always, or ``Reject`` when the broker is away.
+    """
+    countdown = _republish(call, delay, counted=False)
+    raise Retry(message="waiting", exc=Refused("waiting", delay), when=countdown)  # type: ignore[arg-type]
+
+
+def longest_wait(app: Any) -> float:
+    """The longest countdown, in seconds, that the app's broker carries without redelivering it."""
+    options = app.conf.broker_transport_options or {}
+    scheme = str(app.conf.broker_url or "").partition(":")[0]
+    default = _RABBITMQ_CONSUMER if scheme in {"", "amqp", "amqps", "pyamqp"} else _REDIS_VISIBILITY
+    return float(options.get("visibility_timeout", default)) * _SHARE
+
+
+def _since(call: Call) -> float:
+    return float(call.headers.get(SINCE_HEADER) or time.time())
+
+
+def _tell(call: Call, delay: float, reason: Exception, policy: str, key: str | None, *, copy: bool) -> None:
+    detail = {"delay": delay, "deferrals": deferrals(call) + 1, "reason": str(reason), "copy": copy}
+    emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=detail))
+
+
+def _republish(call: Call, delay: float, *, counted: bool = True) -> float:
+    """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown."""
+    cap = longest_wait(call.app)
+    headers = {name: value for name, value in call.headers.items() if name not in _BROKERS_OWN}
+    if counted:
+        headers |= {COUNT_HEADER: deferrals(call) + 1, SINCE_HEADER: _since(call)}
+    if delay > cap:
+        headers[WAKE_HEADER] = time.time() + delay
+    countdown = _whole_seconds_for_quorum(call.app, min(delay, cap))
+    _publish(call, _again(call, countdown, headers))
+    return countdown
+
+
+def _again(call: Call, countdown: float, headers: dict[str, Any]) -> Signature[Any]:
+    request = call.request
+    extra = {}
+    if request is not None and "ignore_result" in vars(request):
+        extra["ignore_result"] = request.ignore_result
+    signature: Signature[Any] = call.task.signature_from_request(
+        request,
+        call.args,
+        call.kwargs,
+        countdown=countdown,
+        retries=request.retries if request is not None else 0,
+        headers=headers,
+        add_to_parent=False,
+        **extra,
+    )
+    return signature
+
+
+def _whole_seconds_for_quorum(app: Any, countdown: float) -> float:
+    """RabbitMQ's quorum queues delay by whole seconds only, and refuse to publish a fraction."""
+    if not str(app.conf.broker_url or "amqp").startswith(("amqp", "pyamqp")):
+        return countdown
+    return float(math.ceil(countdown)) if detect_quorum_queues(app, "amqp")[0] else countdown
+
+
+def _publish(call: Call, signature: Signature[Any]) -> None:
+    """Publish, or keep the message alive by the means that its acknowledgement allows.
+
+    Acknowledged late, the broker still has it: hand it back after a pause. Acknowledged early, it
+    exists here only: try until it is published, or until this process is told to end.
+    """
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            signature.apply_async()
+        except (KombuError, OSError) as error:
+            if call.task.acks_late:
+                logger.warning(
+                    "Cannot put off %s[%s], handing it back to the broker: %s", call.name, call.id, error
+                )
+                time.sleep(_LONGEST_PAUSE)
+                raise Reject(error, requeue=True) from error
+            logger.warning(
+                "Cannot put off %s[%s], trying again in %s s: %s", call.name, call.id, pause, error
+            )
+        else:
+            return
+        try:
+            time.sleep(pause)
+        except BaseException:
+            logger.critical("Lost %s[%s], which no broker took: %r", call.name, call.id, signature)
+            raise
+        pause = min(pause * 2, _LONGEST_PAUSE)

@@ -1,0 +1,94 @@
+"""The worker's parent: who a delivery is, and what happens when its process dies.
+
+A task with policies gets a ``Request`` class of its own, so a task without any pays nothing. It
+
+* makes the nonce of each delivery on receipt, in the parent. Parent and child then name the same
+  owner, and a redelivered message is another owner than the delivery before it;
+* tells the policies when the pool process that ran a delivery is gone. Celery sends no signal when
+  a lost worker's message is requeued, so signals alone would leave leases to run out by themselves;
+* remembers, while Celery reports a failure in the parent, which delivery it is about: the
+  ``task_failure`` signal carries a task id only, and two deliveries can share it.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
+from billiard.exceptions import Terminated, WorkerLostError
+from celery.worker.request import Request
+
+from celery_patterns.core.policy import NONCE_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery.app.task import Context
+
+KILL_GRACE = 1.0
+"""Seconds that a process may live on after its hard time limit: SIGTERM, then SIGKILL 0.1 s later."""
+
+_reported = threading.local()
+
+
+def new_nonce() -> str:
+    """A name for one delivery that no other delivery has."""
+    return uuid4().hex[:16]
+
+
+def reported_request() -> Context | None:
+    """The request that Celery is reporting about in this thread of the parent."""
+    return getattr(_reported, "request", None)
+
+
+class PolicyRequest(Request):
+    """The request of a task that has policies."""
+
+    _request_dict: dict[str, Any]
+    _task: Any
+    _context: Context
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        self._request_dict[NONCE_HEADER] = new_nonce()
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """The hard limit: the process is being killed, and will be gone in a moment."""
+        if soft:
+            super().on_timeout(soft, timeout)
+            return
+        self._tell_lost(KILL_GRACE)
+        with self._reporting():
+            super().on_timeout(soft, timeout)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """The body raised, or its process is gone."""
+        error = exc_info.exception
+        error = error.exc if isinstance(error, ExceptionWithTraceback) else error
+        if isinstance(error, (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)):
+            self._tell_lost(0.0)
+        with self._reporting():
+            super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def _tell_lost(self, grace: float) -> None:
+        self._task.patterns.lost(self._context, grace)
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        _reported.request = self._context
+        try:
+            yield
+        finally:
+            _reported.request = None
+
+
+def with_policies(request_class: type[Request]) -> type[Request]:
+    """``request_class`` with what policies need, for tasks that bring a ``Request`` of their own."""
+    if issubclass(request_class, PolicyRequest):
+        return request_class
+    if request_class is Request:
+        return PolicyRequest
+    return type(f"Policy{request_class.__name__}", (PolicyRequest, request_class), {})

@@ -1,0 +1,258 @@
+"""The seam: where policies meet a task.
+
+``install`` rebinds ``run`` and ``apply_async`` on the task *instance*, once. A base class and a
+decorator both end here, so they are one implementation. ``run`` and not ``__call__``: bases in the
+wild (Flask's, for one) override ``__call__`` and call ``self.run`` themselves. The instance and not
+the class: Celery makes one instance per task and process, and user code may call ``super().run``.
+
+Celery wraps ``run`` with autoretry only after a task is bound, which would put retries outside the
+policies; so the seam has Celery do it first.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from celery import Task
+from celery.app.autoretry import add_autoretry_behaviour
+from celery.exceptions import Ignore
+from celery.signals import task_failure, task_revoked
+from celery.utils.imports import symbol_by_name
+
+from celery_patterns.core.keys import KeyMaker, KeySpec
+from celery_patterns.core.policy import NONCE_HEADER, Call, Policy, onion, publish_onion
+from celery_patterns.core.postpone import EagerWait, hop, still_waiting, wait_in_place
+from celery_patterns.core.request import new_nonce, reported_request, with_policies
+from celery_patterns.core.settings import disabled_kinds
+from celery_patterns.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from celery import Celery
+    from celery.app.task import Context
+    from celery.result import AsyncResult
+
+_INSIDE = "cp_inside"
+
+_ACK_SETTINGS = ("acks_late", "reject_on_worker_lost")
+"""What a task must set so that it is delivered again after its process was killed."""
+
+
+class Seam:
+    """What ``install`` keeps about one task: its policies, and what it was before them.
+
+    Args:
+        task: The task instance, bound to its app, autoretry added.
+    """
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+        self.app: Celery = task.app
+        self.name: str = task.name
+        self.body: Callable[..., Any] = task.run
+        self.send: Callable[..., AsyncResult[Any]] = task.apply_async
+        self.signature = inspect.signature(task.run)
+        self.policies: tuple[Policy, ...] = ()
+        self._keys: dict[KeySpec, KeyMaker] = {}
+
+    def add(self, policy: Policy) -> None:
+        """One more policy.
+
+        Raises:
+            PolicyError: It names arguments that the task does not have, or its kind is there already.
+        """
+        if policy in self.policies:
+            return
+        check_kinds(self.name, [*self.policies, policy])
+        for attribute in policy.keys:
+            spec = getattr(policy, attribute)
+            if spec is not None:
+                self.keys(spec)
+        self.policies = tuple(sorted((*self.policies, policy), key=lambda one: one.order))
+
+    def keys(self, spec: KeySpec) -> KeyMaker:
+        """The maker of this task's keys by one specification."""
+        maker = self._keys.get(spec)
+        if maker is None:
+            serializer = self.task.serializer or self.app.conf.task_serializer
+            maker = self._keys[spec] = KeyMaker(spec, self.name, self.signature, serializer)
+        return maker
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A call's arguments by name."""
+        any_maker = next(iter(self._keys.values()), None) or self.keys(lambda: None)
+        return any_maker.bind(args, kwargs)
+
+    def active(self) -> tuple[Policy, ...]:
+        """The policies that are not switched off here and now."""
+        off = disabled_kinds(self.app)
+        if not off:
+            return self.policies
+        return tuple(one for one in self.policies if "*" not in off and one.kind not in off)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The task's ``run``: the body inside its policies, where a worker (or eager mode) runs it.
+
+        A direct call ``task(...)`` is the body alone, also from inside the body.
+        """
+        request = self.task.request
+        if request.called_directly or getattr(request, _INSIDE, False):
+            return self.body(*args, **kwargs)
+        if not hasattr(request, NONCE_HEADER):  # eager, or a worker without our Request
+            setattr(request, NONCE_HEADER, new_nonce())
+        call = Call(seam=self, args=args, kwargs=kwargs, request=request)
+        wait = still_waiting(call)
+        if wait > 0:
+            hop(call, wait)
+        setattr(request, _INSIDE, True)
+        try:
+            return self._run_through(call)
+        finally:
+            setattr(request, _INSIDE, False)
+
+    def _run_through(self, call: Call) -> Any:
+        run = onion(self.active(), lambda inner: self.body(*inner.args, **inner.kwargs))
+        while True:
+            try:
+                return run(call)
+            except EagerWait as wait:
+                wait_in_place(wait.delay)
+
+    def publish(self, args: Any, kwargs: Any, options: dict[str, Any]) -> AsyncResult[Any]:
+        """The task's ``apply_async``."""
+        if self._is_own_continuation(options):
+            return self.send(args, kwargs, **options)
+        call = Call(seam=self, args=tuple(args or ()), kwargs=dict(kwargs or {}), options=options)
+        return publish_onion(
+            self.active(), lambda inner: self.send(inner.args, inner.kwargs, **inner.options)
+        )(call)
+
+    def _is_own_continuation(self, options: Mapping[str, Any]) -> bool:
+        """Whether the running task publishes itself: a retry or a postponement, not a new call.
+
+        ``self.replace`` with the same task is one level deeper in its nesting, and is a new call.
+        """
+        task_id = options.get("task_id")
+        if not task_id:
+            return False
+        request = reported_request() or self.task.request
+        nesting = options.get("replaced_task_nesting") or 0
+        return bool(
+            request.id == task_id
+            and getattr(request, "task", self.name) == self.name
+            and nesting == (request.replaced_task_nesting or 0)
+        )
+
+    def failed(self, request: Context, error: BaseException) -> None:
+        """Tell the policies, outermost first, that a call will not run again."""
+        call = self._rebuilt(request)
+        for policy in self.active():
+            policy.failed(call, error)
+
+    def lost(self, request: Context, grace: float) -> None:
+        """Tell the policies that the process which ran a delivery is gone."""
+        call = self._rebuilt(request)
+        for policy in self.active():
+            policy.lost(call, grace)
+
+    def _rebuilt(self, request: Context) -> Call:
+        return Call(
+            seam=self, args=tuple(request.args or ()), kwargs=dict(request.kwargs or {}), request=request
+        )
+
+
+def install(task: Any, *policies: Policy) -> None:
+    """Put ``policies`` around a task; what is there already stays.
+
+    Args:
+        task: A task instance that is bound to its app.
+        policies: In any order.
+
+    Raises:
+        PolicyError: A policy does not fit the task, or the worker has already started to use it.
+    """
+    seam: Seam | None = getattr(task, "patterns", None)
+    if seam is not None and set(policies) <= set(seam.policies):
+        return
+    if task.__trace__ is not None:
+        raise PolicyError(
+            f"{task.name}: a policy was attached after the worker had built the task; attach it where the "
+            "task is defined, or in a module that the worker imports before it starts"
+        )
+    if seam is None:
+        add_autoretry_behaviour(task)
+        seam = task.patterns = Seam(task)
+        _rebind(task, seam)
+    for policy in policies:
+        seam.add(policy)
+        if policy.late_acks == "set":
+            for setting in _ACK_SETTINGS:
+                if not _is_written(task, setting):
+                    setattr(task, setting, True)
+
+
+def _is_written(task: Any, setting: str) -> bool:
+    """Whether the author of a task wrote a setting, on it or on a base.
+
+    Celery fills what was not written with its defaults when it binds a class, so the value alone
+    does not tell; but a class keeps its attributes in the order in which they were set.
+    """
+    for one in type(task).__mro__:
+        if one is Task:
+            return False
+        names = list(vars(one))
+        if setting in names and ("__bound__" not in names or names.index(setting) < names.index("__bound__")):
+            return vars(one)[setting] is not None
+    return False
+
+
+def _rebind(task: Any, seam: Seam) -> None:
+    @functools.wraps(seam.body)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return seam.run(args, kwargs)
+
+    @functools.wraps(seam.send)
+    def apply_async(
+        args: Any = None, kwargs: Any = None, *positional: Any, **options: Any
+    ) -> AsyncResult[Any]:
+        options.update(zip(_POSITIONAL, positional, strict=False))
+        return seam.publish(args, kwargs, options)
+
+    task.run = run
+    task.apply_async = apply_async
+    task.Request = with_policies(symbol_by_name(task.Request))
+    task_failure.connect(_on_failure, sender=task, weak=False, dispatch_uid=f"celery-patterns-{id(task)}")
+    task_revoked.connect(_on_revoked, sender=task, weak=False, dispatch_uid=f"celery-patterns-{id(task)}")
+
+
+_POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
+"""What ``apply_async`` also takes by position."""
+
+
+def _on_failure(sender: Any, exception: BaseException, **_: Any) -> None:
+    """A final failure: in the child under its own request, in the parent under the reported one."""
+    request = reported_request() or sender.request
+    if request.id is not None:
+        sender.patterns.failed(request, exception)
+
+
+def _on_revoked(sender: Any, request: Context, **_: Any) -> None:
+    sender.patterns.failed(request, Ignore("revoked"))
+
+
+def check_kinds(task: str, policies: list[Policy]) -> None:
+    """Refuse two policies of one kind on one task.
+
+    Raises:
+        PolicyError: Naming both.
+    """
+    seen: dict[str, Policy] = {}
+    for policy in policies:
+        other = seen.setdefault(policy.kind, policy)
+        if other is not policy:
+            raise PolicyError(
+                f"{task}: two {policy.kind} policies on one task, {other!r} and {policy!r}; keep one"
+            )

@@ -1,0 +1,193 @@
+"""The two ways in: subclass a base task, or put a decorator on a task that exists.
+
+Both hand policies to :func:`~celery_patterns.core.seam.install`. A class attribute that is a
+:class:`~celery_patterns.core.policy.Policy` is obeyed, wherever in the bases it stands: mixins
+carry data, never control flow, so there is no ``super()`` chain and no order by inheritance.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
+
+from celery import Celery, Task
+from celery._state import _get_active_apps, connect_on_app_finalize  # type: ignore[attr-defined]
+from celery.local import PromiseProxy, Proxy
+
+from celery_patterns.core.policy import Policy
+from celery_patterns.core.seam import check_kinds, install
+from celery_patterns.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    BaseTask = Task[Any, Any]
+else:
+    BaseTask = Task
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class PolicyTask(BaseTask):
+    """A task that obeys the policies among its class attributes.
+
+    The bases of the patterns (``IdempotentTask``...) derive from it; use it directly as ``base=``
+    or ``task_cls=`` when a task brings its policies as plain attributes.
+    """
+
+    abstract = True
+
+    needs_policy: ClassVar[str | None] = None
+    """The attribute without which a base class makes no sense; set by the patterns' own bases."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_kinds(cls.__qualname__, list(_policies_of(cls)))
+
+    @classmethod
+    def on_bound(cls, app: Celery) -> None:
+        """Install the policies: Celery calls this when a task is bound to its app."""
+        super().on_bound(app)
+        task = _instance_of(cls, app)
+        if task is not None:
+            _check_complete(cls, task.name)
+            install(task, *_policies_of(cls))
+
+
+def _instance_of(cls: type, app: Celery) -> Any:
+    """The one instance of a task's class, or ``None`` for a base class."""
+    found = app._tasks.get(cls.name)  # type: ignore[attr-defined]
+    if type(found) is cls:
+        return found
+    # A class-based task without a name is registered under one that only its instance knows.
+    return next((task for task in app._tasks.values() if type(task) is cls), None)  # type: ignore[attr-defined]
+
+
+def _policies_of(cls: type) -> Iterator[Policy]:
+    """The policies among a class's attributes; the nearest class wins, as in Python.
+
+    Raises:
+        PolicyError: One stands where Celery has an attribute of its own.
+    """
+    seen = set()
+    for one in cls.__mro__:
+        for name, value in vars(one).items():
+            if name in seen:
+                continue
+            seen.add(name)
+            if isinstance(value, Policy):
+                if hasattr(Task, name):
+                    raise PolicyError(
+                        f"{cls.__name__}.{name} is Celery's own attribute and cannot hold a policy: "
+                        f"name it {value.kind} instead"
+                    )
+                yield value
+
+
+def _check_complete(cls: type, task: str) -> None:
+    for one in cls.__mro__:
+        name = vars(one).get("needs_policy")
+        if name and not isinstance(getattr(cls, name, None), Policy):
+            raise PolicyError(
+                f"{task}: base {one.__name__} needs the attribute {name!r}, "
+                f"as in @app.task(base={one.__name__}, {name}=...); it is {getattr(cls, name, None)!r}"
+            )
+
+
+def as_decorator(policy: Callable[P, Policy]) -> Callable[P, Callable[[T], T]]:
+    """The decorator that takes a policy's own arguments, to stand above ``@app.task``."""
+
+    def decorator(*args: P.args, **kwargs: P.kwargs) -> Callable[[T], T]:
+        value = policy(*args, **kwargs)
+
+        def decorate(task: T) -> T:
+            return attach(task, value)
+
+        return decorate
+
+    decorator.__name__ = policy.__name__
+    decorator.__doc__ = (
+        f"Put {policy.__name__}(...) around a task: write it above ``@app.task`` or ``@shared_task``."
+    )
+    return decorator
+
+
+_attached: dict[Any, list[tuple[str | None, Policy]]] = {}
+"""Policies by the function that they were put on, with the task's name where it has one of its own:
+every app of a process makes a task of its own from the function."""
+
+
+def attach(task: T, policy: Policy) -> T:
+    """Put ``policy`` around a task, in every app of this process that has it; returns the task.
+
+    Args:
+        task: What ``@app.task``, ``@shared_task`` or ``app.register_task`` returned.
+        policy: The policy.
+
+    Raises:
+        PolicyError: ``task`` is not a task (a decorator below ``@app.task``), or the worker has
+            already built it.
+    """
+    kind = type(task)  # isinstance() would make a task whose app is not ready
+    if kind is PromiseProxy and not task.__evaluated__():  # type: ignore[attr-defined]
+        _remember(*_promised(task), policy)
+        task.__then__(lambda: install(task._get_current_object(), policy))  # type: ignore[attr-defined]
+    elif kind is PromiseProxy:
+        attach(task._get_current_object(), policy)  # type: ignore[attr-defined]
+    elif kind is Proxy:
+        _remember(*_shared(task), policy)
+    elif isinstance(task, Task):
+        install(task, policy)
+        _remember(_function_of(task), task.name, policy)
+    else:
+        raise PolicyError(
+            f"{policy.kind} was put on {task!r}, which is not a Celery task: "
+            "write it above @app.task or @shared_task, not below"
+        )
+    return task
+
+
+def _remember(function: Any, name: str | None, policy: Policy) -> None:
+    """Attach to the tasks that apps have made of ``function``, and to those that they will make."""
+    if function is None:
+        return
+    _attached.setdefault(inspect.unwrap(function), []).append((name, policy))
+    for app in _get_active_apps():
+        if app.finalized:
+            _attach_in(app)
+
+
+def _attach_in(sender: Celery, **_: Any) -> None:
+    for task in list(sender._tasks.values()):  # type: ignore[attr-defined]
+        function = _function_of(task)
+        for name, policy in _attached.get(function, ()):
+            if task.name == (name or sender.gen_task_name(function.__name__, function.__module__)):
+                install(task, policy)
+
+
+@connect_on_app_finalize
+def _watch(app: Celery) -> None:
+    """When an app has made all its tasks, attach what was put on their functions."""
+    app.on_after_finalize.connect(_attach_in, weak=False)
+
+
+def _promised(task: Any) -> tuple[Any, str | None]:
+    """The function and the name of a task that is not made yet, without making it."""
+    (function,) = object.__getattribute__(task, "_Proxy__args")
+    return function, object.__getattribute__(task, "_Proxy__kwargs").get("name")
+
+
+def _shared(task: Any) -> tuple[Any, str | None]:
+    """The function and the name of a shared task, without finalizing the current app."""
+    by_name = object.__getattribute__(task, "_Proxy__local")
+    cells = inspect.getclosurevars(by_name).nonlocals
+    if "fun" not in cells:
+        raise PolicyError(f"cannot tell which function {by_name!r} is made of: use a base class instead")
+    return cells["fun"], cells.get("name")
+
+
+def _function_of(task: Any) -> Any:
+    """The function that a task was made of; ``None`` for a class-based task."""
+    made = vars(type(task))
+    return inspect.unwrap(made["run"]) if made.get("_decorated") else None

@@ -1,0 +1,179 @@
+"""From a URL to a client: which URL an app means, what may be shown of it, how to connect.
+
+==============================================  ==========================================
+``redis://[user:password@]host:port/db``        one server
+``rediss://...``                                the same over TLS
+``unix:///path.sock?db=0``                      the same over a socket
+``redis+sentinel://h1:p1,h2:p2/master/db``      whatever server the sentinels call master
+``redis+cluster://h1:p1,h2:p2``                 a cluster
+``memory://name``                               fakeredis in this process, for unit tests
+==============================================  ==========================================
+
+Celery's own spellings (``redis+socket://``, ``sentinel://...;sentinel://...``, ``partial+...``) are
+understood where the URL comes from the result backend or the broker.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import redis
+from redis.backoff import ConstantBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from celery_patterns.core.settings import setting
+from celery_patterns.errors import PolicyError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+CONNECT_TIMEOUT = 1.0
+"""Seconds to wait for a connection."""
+ANSWER_TIMEOUT = 2.0
+"""Seconds to wait for an answer. A worker that waits longer for its lock does no work."""
+
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "memory")
+_CELERYS = {"redis+socket": "unix", "sentinel": "redis+sentinel"}
+_SECRETS = ("password", "sentinel_password", "ssl_password")
+
+
+def safe_url(url: str) -> str:
+    """``url`` without its passwords, fit for logs, errors and ``repr``."""
+    shown = re.sub(r"(://[^@/?#]*?):[^/?#]*@", r"\1:**@", url)
+    for secret in _SECRETS:
+        shown = re.sub(rf"([?&]{secret}=)[^&#]*", r"\1**", shown)
+    return shown
+
+
+def store_url(app: Celery) -> tuple[str, dict[str, Any]]:
+    """The URL that an app's settings mean, and the client options that go with it.
+
+    Raises:
+        PolicyError: No Redis is configured.
+    """
+    own = setting(app, "patterns_url", None)
+    if own:
+        if urlsplit(own).scheme not in SCHEMES:
+            raise PolicyError(f"patterns_url={safe_url(own)!r}: use one of {', '.join(SCHEMES)}")
+        return own, {}
+    backend = (
+        app.conf.result_backend,
+        app.conf.get("result_backend_transport_options"),
+        "redis_backend_use_ssl",
+    )
+    broker = (app.conf.broker_url, app.conf.get("broker_transport_options"), "broker_use_ssl")
+    for url, transport, ssl in (backend, broker):
+        translated = _translate(url, transport or {}) if isinstance(url, str) else None
+        if translated is not None:
+            tls = app.conf.get(ssl)
+            return translated, dict(tls) if isinstance(tls, dict) and translated.startswith("rediss") else {}
+    raise PolicyError(
+        "celery-patterns needs Redis or Valkey, and neither the result backend nor the broker is one: "
+        'set app.conf.patterns_url, for example "redis://localhost:6379/0"'
+    )
+
+
+def _translate(url: str, transport: dict[str, Any]) -> str | None:
+    """A result backend's or broker's URL as one of ours; ``None`` where it is not Redis."""
+    url = url.removeprefix("partial+")
+    first, *more = url.split(";")
+    scheme, separator, rest = first.partition("://")
+    scheme = _CELERYS.get(scheme, scheme)
+    if not separator or scheme not in SCHEMES or scheme == "memory":
+        return None
+    if scheme == "unix":
+        parts = urlsplit(first)
+        db = dict(parse_qsl(parts.query)).get("virtual_host", "0").strip("/")
+        return urlunsplit(("unix", parts.netloc, parts.path, urlencode({"db": db}), ""))
+    if scheme == "redis+sentinel":
+        return _translate_sentinel(rest, more, transport)
+    return first
+
+
+def _translate_sentinel(rest: str, more: list[str], transport: dict[str, Any]) -> str:
+    master = transport.get("master_name")
+    if not master:
+        raise PolicyError('a sentinel:// URL needs "master_name" in its transport options')
+    hosts, _, db = rest.partition("/")
+    others = [one.partition("://")[2].partition("/")[0].rpartition("@")[2] for one in more]
+    return f"redis+sentinel://{','.join([hosts, *others])}/{master}/{db or 0}"
+
+
+def connect(url: str, options: dict[str, Any]) -> Any:
+    """A new client.
+
+    It asks again once when a connection breaks. A script may therefore run twice for one call:
+    each is written so that the second run changes nothing.
+    """
+    defaults: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "socket_timeout": ANSWER_TIMEOUT,
+        "retry": Retry(ConstantBackoff(0.05), 1),
+        "health_check_interval": 30,
+        **options,
+    }
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        return _fake(url)
+    if scheme == "redis+sentinel":
+        return _sentinel(url, defaults)
+    if scheme == "redis+cluster":
+        return _cluster(url, defaults)
+    return redis.Redis.from_url(_python_spelling(url), **defaults)
+
+
+def _python_spelling(url: str) -> str:
+    """Celery writes ``ssl_cert_reqs=CERT_NONE`` where redis-py wants ``none``."""
+    return re.sub(r"(ssl_cert_reqs=)CERT_(\w+)", lambda found: found[1] + found[2].lower(), url)
+
+
+def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:
+    pairs = (one.rpartition(":") if ":" in one else (one, "", "") for one in netloc.split(","))
+    return [(host, int(port) if port else default_port) for host, _, port in pairs]
+
+
+def _credentials(netloc: str) -> tuple[dict[str, Any], str]:
+    """The user and password in ``netloc``, and what is left of it."""
+    login, _, hosts = netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    found = {"username": user, "password": password}
+    return {name: value for name, value in found.items() if value}, hosts
+
+
+def _sentinel(url: str, options: dict[str, Any]) -> Any:
+    parts = urlsplit(url)
+    login, hosts = _credentials(parts.netloc)
+    master, _, db = parts.path.strip("/").partition("/")
+    query = dict(parse_qsl(parts.query))
+    sentinel_password = query.pop("sentinel_password", None)
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        _hosts(hosts, 26379),
+        sentinel_kwargs={"socket_timeout": ANSWER_TIMEOUT, "password": sentinel_password},
+        **options,
+    )
+    return sentinel.master_for(master, db=int(db or 0), **login)  # type: ignore[no-untyped-call]
+
+
+def _cluster(url: str, options: dict[str, Any]) -> Any:
+    parts = urlsplit(url)
+    login, hosts = _credentials(parts.netloc)
+    options.pop("retry")  # the cluster client follows MOVED and re-asks by its own count
+    nodes = [ClusterNode(host, port) for host, port in _hosts(hosts, 6379)]  # type: ignore[no-untyped-call]
+    return RedisCluster(startup_nodes=nodes, **login, **options)
+
+
+_fake_servers: dict[str, Any] = {}
+
+
+def _fake(url: str) -> Any:
+    """A client of the fake server with this URL; all clients of one process share it."""
+    try:
+        import fakeredis  # noqa: PLC0415 - only tests have it
+    except ImportError as error:
+        raise PolicyError('memory:// needs fakeredis: pip install "celery-patterns[test]"') from error
+    server = _fake_servers.setdefault(url, fakeredis.FakeServer())
+    return fakeredis.FakeRedis(server=server)
