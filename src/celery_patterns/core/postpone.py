@@ -26,6 +26,8 @@ from celery_patterns.core.policy import NONCE_HEADER, Call
 from celery_patterns.errors import DeferralExpired, PatternsError, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery.canvas import Signature
 
 logger = logging.getLogger("celery_patterns")
@@ -55,9 +57,13 @@ class EagerWait(BaseException):
         self.delay = delay
 
 
+sleep: Callable[[float], None] = time.sleep
+"""How an eager call waits; the testing plugin moves its clock instead."""
+
+
 def wait_in_place(delay: float) -> None:
-    """Wait as an eager call does; the testing plugin moves its clock instead."""
-    time.sleep(delay)
+    """Wait as an eager call does, which has no broker to wait in."""
+    sleep(delay)
 
 
 def deferrals(call: Call) -> int:

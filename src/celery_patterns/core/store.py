@@ -156,6 +156,8 @@ def store_of(app: Celery) -> Store:
     Raises:
         PolicyError: No Redis is configured: neither ``patterns_url``, nor as result backend or broker.
     """
+    if _override is not None:
+        return _override
     store = _of_app.get(app)
     if store is None:
         with _of_app_lock:
@@ -168,13 +170,18 @@ def store_of(app: Celery) -> Store:
     return store
 
 
-def use_store(app: Celery, store: Store | None) -> None:
-    """Give an app a store of your own, or with ``None`` make it read its settings again."""
-    with _of_app_lock:
-        if store is None:
-            _of_app.pop(app, None)
-        else:
-            _of_app[app] = store
+_override: Store | None = None
+
+
+@contextmanager
+def override_store(store: Store) -> Iterator[None]:
+    """Give all apps of this process another store meanwhile; for tests."""
+    global _override  # noqa: PLW0603 - one process, one test
+    before, _override = _override, store
+    try:
+        yield
+    finally:
+        _override = before
 
 
 def _after_fork() -> None:
