@@ -93,9 +93,9 @@ def _structured(value: Any, exotic: Exotic) -> Any:
     kind = type(value)
     if hasattr(kind, "model_dump"):
         return _plain(value.model_dump(mode="json"), exotic)
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         members = {one.name: _plain(getattr(value, one.name), exotic) for one in fields(value)}
-        return {f"!{kind.__qualname__}": members}
+        return {"!dataclass": [kind.__qualname__, members]}
     if isinstance(value, Mapping):
         return _plain(dict(value), exotic)
     return exotic(value)
@@ -103,24 +103,41 @@ def _structured(value: Any, exotic: Exotic) -> Any:
 
 def _moment(value: datetime, _: Exotic) -> Any:
     """An aware moment is the same in every zone; a naive one is what it says."""
-    return {"!datetime": (value.astimezone(UTC) if value.tzinfo else value).isoformat()}
+    if value.utcoffset() is None:
+        return {"!datetime": value.replace(tzinfo=None).isoformat()}
+    try:
+        return {"!datetime": value.astimezone(UTC).isoformat()}
+    except OverflowError:  # it lies in the year 0 or 10000 there
+        return {"!datetime": (value - _EPOCH) // _MICROSECOND}
 
 
 def _decimal(value: Decimal, _: Exotic) -> Any:
-    """Decimals that compare equal (1.5 and 1.50) are one; NaN and the infinities are themselves."""
-    return {"!decimal": str(value.normalize() if value.is_finite() else value)}
+    """Decimals that compare equal (1.5 and 1.50) are one; NaN and the infinities are themselves.
+
+    Not ``normalize()``, which rounds to the precision of the thread's context.
+    """
+    if not value.is_finite():
+        return {"!decimal": str(value)}
+    sign, digits, exponent = value.as_tuple()
+    significant = "".join(map(str, digits)).rstrip("0")
+    if not significant:
+        return {"!decimal": "0"}
+    zeros = len(digits) - len(significant)
+    return {"!decimal": str(Decimal((sign, tuple(map(int, significant)), int(exponent) + zeros)))}
 
 
 def _members(value: Any, exotic: Exotic) -> Any:
     return {"!set": sorted(canonical_text(item, exotic) for item in value)}
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _ATOMS = frozenset({type(None), bool, int, float, str})
 _TAGGED: tuple[tuple[Any, Callable[[Any, Exotic], Any]], ...] = (
-    (Enum, lambda value, exotic: {f"!{type(value).__qualname__}": _plain(value.value, exotic)}),
+    (Enum, lambda value, exotic: {"!enum": [type(value).__qualname__, _plain(value.value, exotic)]}),
     (datetime, _moment),
     ((date, time), lambda value, _: {f"!{type(value).__name__}": value.isoformat()}),
-    (timedelta, lambda value, _: {"!timedelta": value.total_seconds()}),
+    (timedelta, lambda value, _: {"!timedelta": value // _MICROSECOND}),
     (Decimal, _decimal),
     (UUID, lambda value, _: {"!uuid": value.hex}),
     ((bytes, bytearray), lambda value, _: {"!bytes": value.hex()}),

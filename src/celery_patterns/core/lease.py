@@ -150,7 +150,7 @@ class Keeper:
         with self._changed:
             self._held.discard(lease)
 
-    def finish(self, lease: Lease, report: Callable[[], None], give_up: Callable[[], None]) -> None:
+    def finish(self, lease: Lease, report: Callable[[], object], give_up: Callable[[], None]) -> None:
         """Keep trying to ``report`` the end of what ``lease`` guards, for as long as it lasts.
 
         Args:

@@ -42,7 +42,7 @@ class Call:
     kwargs: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     request: Any = None
-    _arguments: Mapping[str, Any] | None = None
+    _arguments: Mapping[str, Any] | None = field(default=None, init=False)  # not for a replaced call
 
     @property
     def task(self) -> Any:
@@ -75,8 +75,12 @@ class Call:
 
     @property
     def owner(self) -> str:
-        """Who this delivery is: task id and nonce. Another delivery of the same task is another owner."""
-        return f"{self.request.id}/{getattr(self.request, NONCE_HEADER)}"
+        """Who this delivery is: task id and nonce. Another delivery of the same task is another owner.
+
+        An eager call is nobody's second delivery, so there the nonce is part of the id as well.
+        """
+        nonce = getattr(self.request, NONCE_HEADER)
+        return f"{self.id}~{nonce}/{nonce}" if self.request.is_eager else f"{self.id}/{nonce}"
 
     @property
     def arguments(self) -> Mapping[str, Any]:

@@ -99,7 +99,7 @@ def postpone(
     if waited > LONGEST:
         raise DeferralExpired(f"{call.name}[{call.id}] was put off for {waited:.0f} s: {reason}") from reason
     _tell(call, delay, reason, policy, key, copy=False)
-    if call.request is not None and call.request.is_eager:
+    if call.request.is_eager:
         raise EagerWait(delay)
     countdown = _republish(call, delay)
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
@@ -118,6 +118,8 @@ def postpone_copy(
         celery.exceptions.Reject: the broker is away.
     """
     _tell(call, delay, reason, policy, key, copy=True)
+    if call.request.is_eager:
+        raise EagerWait(delay)
     _republish(call, delay)
     raise Ignore(str(reason))
 
@@ -138,12 +140,17 @@ def hop(call: Call, delay: float) -> NoReturn:
     raise Retry(message="waiting", exc=Refused("waiting", delay), when=countdown)  # type: ignore[arg-type]
 
 
-def longest_wait(app: Any) -> float:
-    """The longest countdown, in seconds, that the app's broker carries without redelivering it."""
+def redelivery_timeout(app: Any) -> float:
+    """After how many seconds the app's broker delivers again what was not acknowledged."""
     options = app.conf.broker_transport_options or {}
     scheme = str(app.conf.broker_url or "").partition(":")[0]
     default = _RABBITMQ_CONSUMER if scheme in {"", "amqp", "amqps", "pyamqp"} else _REDIS_VISIBILITY
-    return float(options.get("visibility_timeout", default)) * _SHARE
+    return float(options.get("visibility_timeout", default))
+
+
+def longest_wait(app: Any) -> float:
+    """The longest countdown, in seconds, that the app's broker carries without redelivering it."""
+    return redelivery_timeout(app) * _SHARE
 
 
 def _since(call: Call) -> float:
@@ -171,14 +178,14 @@ def _republish(call: Call, delay: float, *, counted: bool = True) -> float:
 def _again(call: Call, countdown: float, headers: dict[str, Any]) -> Signature[Any]:
     request = call.request
     extra = {}
-    if request is not None and "ignore_result" in vars(request):
+    if "ignore_result" in vars(request):
         extra["ignore_result"] = request.ignore_result
     signature: Signature[Any] = call.task.signature_from_request(
         request,
         call.args,
         call.kwargs,
         countdown=countdown,
-        retries=request.retries if request is not None else 0,
+        retries=request.retries,
         headers=headers,
         add_to_parent=False,
         **extra,

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
 from billiard.exceptions import Terminated, WorkerLostError
+from celery.exceptions import Reject
 from celery.worker.request import Request
 
 from celery_patterns.core.policy import NONCE_HEADER
@@ -72,6 +73,8 @@ class PolicyRequest(Request):
             self._tell_lost(0.0)
         with self._reporting():
             super().on_failure(exc_info, send_failed_event, return_ok)
+        if isinstance(error, Reject) and not error.requeue:  # type: ignore[attr-defined]  # 5.5 sends no signal
+            self._task.patterns.failed(self._context, error)
 
     def _tell_lost(self, grace: float) -> None:
         self._task.patterns.lost(self._context, grace)

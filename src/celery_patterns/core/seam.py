@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task
+from celery.app.annotations import resolve_all
 from celery.app.autoretry import add_autoretry_behaviour
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_failure, task_revoked
 from celery.utils.imports import symbol_by_name
 
@@ -29,13 +32,16 @@ from celery_patterns.core.settings import disabled_kinds
 from celery_patterns.errors import PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from celery import Celery
     from celery.app.task import Context
     from celery.result import AsyncResult
 
+logger = logging.getLogger("celery_patterns")
+
 _INSIDE = "cp_inside"
+_TOLD = "cp_told"
 
 _ACK_SETTINGS = ("acks_late", "reject_on_worker_lost")
 """What a task must set so that it is delivered again after its process was killed."""
@@ -68,7 +74,7 @@ class Seam:
             return
         check_kinds(self.name, [*self.policies, policy])
         for attribute in policy.keys:
-            spec = getattr(policy, attribute)
+            spec = getattr(policy, attribute, None)
             if spec is not None:
                 self.keys(spec)
         self.policies = tuple(sorted((*self.policies, policy), key=lambda one: one.order))
@@ -110,6 +116,10 @@ class Seam:
         setattr(request, _INSIDE, True)
         try:
             return self._run_through(call)
+        except Exception as error:
+            if request.is_eager and _is_final(error):  # Celery sends no signal where errors propagate
+                self.failed(request, error)
+            raise
         finally:
             setattr(request, _INSIDE, False)
 
@@ -147,16 +157,29 @@ class Seam:
         )
 
     def failed(self, request: Context, error: BaseException) -> None:
-        """Tell the policies, outermost first, that a call will not run again."""
-        call = self._rebuilt(request)
-        for policy in self.active():
-            policy.failed(call, error)
+        """Tell the policies, outermost first and once per delivery, that a call will not run again."""
+        if not getattr(request, _TOLD, False):  # a hard time limit is reported twice
+            setattr(request, _TOLD, True)
+            self._tell(request, "failed", error)
 
     def lost(self, request: Context, grace: float) -> None:
         """Tell the policies that the process which ran a delivery is gone."""
+        self._tell(request, "lost", grace)
+
+    def _tell(self, request: Context, hook: str, detail: Any) -> None:
+        """Call a hook of each policy. One that fails neither stops the others nor what Celery reports."""
         call = self._rebuilt(request)
         for policy in self.active():
-            policy.lost(call, grace)
+            try:
+                getattr(policy, hook)(call, detail)
+            except Exception:
+                logger.exception(
+                    "%s[%s]: %s could not clean up in %r; what it holds ends by itself",
+                    self.name,
+                    request.id,
+                    policy.kind,
+                    hook,
+                )
 
     def _rebuilt(self, request: Context) -> Call:
         return Call(
@@ -175,23 +198,49 @@ def install(task: Any, *policies: Policy) -> None:
         PolicyError: A policy does not fit the task, or the worker has already started to use it.
     """
     seam: Seam | None = getattr(task, "patterns", None)
-    if seam is not None and set(policies) <= set(seam.policies):
+    present = seam.policies if seam is not None else ()
+    if all(policy in present for policy in policies):
         return
     if task.__trace__ is not None:
         raise PolicyError(
             f"{task.name}: a policy was attached after the worker had built the task; attach it where the "
             "task is defined, or in a module that the worker imports before it starts"
         )
-    if seam is None:
-        add_autoretry_behaviour(task)
-        seam = task.patterns = Seam(task)
-        _rebind(task, seam)
-    for policy in policies:
-        seam.add(policy)
-        if policy.late_acks == "set":
-            for setting in _ACK_SETTINGS:
-                if not _is_written(task, setting):
-                    setattr(task, setting, True)
+    with refusing(task):
+        if seam is None:
+            add_autoretry_behaviour(task)
+            seam = task.patterns = Seam(task)
+            _rebind(task, seam)
+        for policy in policies:
+            seam.add(policy)
+            if policy.late_acks == "set":
+                _set_late_acks(task)
+
+
+@contextmanager
+def refusing(task: Any) -> Iterator[None]:
+    """Have a task that turns out to be declared wrongly fail whenever it is used.
+
+    Celery registers a task before it binds it. One whose declaration failed would stay, and run
+    without the policies that it was meant to have.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = f"{task.name} was declared wrongly: {error}"
+
+        def refuse(*_: Any, **__: Any) -> NoReturn:
+            raise PolicyError(message)
+
+        task.run = task.apply_async = refuse
+        raise
+
+
+def _set_late_acks(task: Any) -> None:
+    annotated = [name for one in resolve_all(task.app.annotations, task) for name in one]
+    for setting in _ACK_SETTINGS:
+        if setting not in annotated and not _is_written(task, setting):
+            setattr(task, setting, True)
 
 
 def _is_written(task: Any, setting: str) -> bool:
@@ -235,8 +284,15 @@ _POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
 def _on_failure(sender: Any, exception: BaseException, **_: Any) -> None:
     """A final failure: in the child under its own request, in the parent under the reported one."""
     request = reported_request() or sender.request
-    if request.id is not None:
+    if request.id is not None and not request.is_eager:
         sender.patterns.failed(request, exception)
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether a call that ended so will not run again."""
+    if isinstance(error, Reject):
+        return not error.requeue  # type: ignore[attr-defined]
+    return not isinstance(error, (Retry, Ignore))
 
 
 def _on_revoked(sender: Any, request: Context, **_: Any) -> None:

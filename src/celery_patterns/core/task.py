@@ -8,6 +8,7 @@ carry data, never control flow, so there is no ``super()`` chain and no order by
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from celery import Celery, Task
@@ -15,7 +16,7 @@ from celery._state import _get_active_apps, connect_on_app_finalize  # type: ign
 from celery.local import PromiseProxy, Proxy
 
 from celery_patterns.core.policy import Policy
-from celery_patterns.core.seam import check_kinds, install
+from celery_patterns.core.seam import check_kinds, install, refusing
 from celery_patterns.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class PolicyTask(BaseTask):
         super().on_bound(app)
         task = _instance_of(cls, app)
         if task is not None:
-            _check_complete(cls, task.name)
+            with refusing(task):
+                _check_complete(cls, task.name)
             install(task, *_policies_of(cls))
 
 
@@ -113,9 +115,27 @@ def as_decorator(policy: Callable[P, Policy]) -> Callable[P, Callable[[T], T]]:
     return decorator
 
 
-_attached: dict[Any, list[tuple[str | None, Policy]]] = {}
-"""Policies by the function that they were put on, with the task's name where it has one of its own:
-every app of a process makes a task of its own from the function."""
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    """A policy that was put on a task: every app of a process makes a task of its own from a function.
+
+    Args:
+        function: What the task was made of.
+        name: The task's name, where its author gave it one.
+        policy: The policy.
+    """
+
+    function: Any
+    name: str | None
+    policy: Policy
+
+    def name_in(self, app: Celery) -> str:
+        """What the task is called in an app."""
+        return self.name or app.gen_task_name(self.function.__name__, self.function.__module__)
+
+
+_attached: dict[Any, list[_Attached]] = {}
+"""What was attached, by the innermost function of the task."""
 
 
 def attach(task: T, policy: Policy) -> T:
@@ -139,7 +159,7 @@ def attach(task: T, policy: Policy) -> T:
         _remember(*_shared(task), policy)
     elif isinstance(task, Task):
         install(task, policy)
-        _remember(_function_of(task), task.name, policy)
+        _remember(*_made(task), policy)
     else:
         raise PolicyError(
             f"{policy.kind} was put on {task!r}, which is not a Celery task: "
@@ -152,24 +172,38 @@ def _remember(function: Any, name: str | None, policy: Policy) -> None:
     """Attach to the tasks that apps have made of ``function``, and to those that they will make."""
     if function is None:
         return
-    _attached.setdefault(inspect.unwrap(function), []).append((name, policy))
-    for app in _get_active_apps():
+    one = _Attached(function, name, policy)
+    _attached.setdefault(inspect.unwrap(function), []).append(one)
+    for app in list(_get_active_apps()):
         if app.finalized:
-            _attach_in(app)
+            _attach_in(app, one)
 
 
-def _attach_in(sender: Celery, **_: Any) -> None:
-    for task in list(sender._tasks.values()):  # type: ignore[attr-defined]
-        function = _function_of(task)
-        for name, policy in _attached.get(function, ()):
-            if task.name == (name or sender.gen_task_name(function.__name__, function.__module__)):
-                install(task, policy)
+def _attach_in(app: Celery, only: _Attached | None = None) -> None:
+    """Attach what was put on the functions of an app's tasks, or ``only`` one of it.
+
+    Raises:
+        PolicyError: Of the first task that a policy does not fit; the others have theirs by then.
+    """
+    errors = []
+    for task in list(app._tasks.values()):  # type: ignore[attr-defined]
+        for one in _attached.get(_innermost(task), ()):
+            if (only is None or one is only) and task.name == one.name_in(app):
+                try:
+                    install(task, one.policy)
+                except PolicyError as error:
+                    errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 @connect_on_app_finalize
 def _watch(app: Celery) -> None:
-    """When an app has made all its tasks, attach what was put on their functions."""
-    app.on_after_finalize.connect(_attach_in, weak=False)
+    """When an app has made all its tasks, attach what was put on their functions.
+
+    As the last of its pending tasks and not by a signal: an error must leave ``finalize``.
+    """
+    app._pending.append(PromiseProxy(_attach_in, (app,)))  # type: ignore[attr-defined, arg-type]
 
 
 def _promised(task: Any) -> tuple[Any, str | None]:
@@ -187,7 +221,15 @@ def _shared(task: Any) -> tuple[Any, str | None]:
     return cells["fun"], cells.get("name")
 
 
-def _function_of(task: Any) -> Any:
-    """The function that a task was made of; ``None`` for a class-based task."""
+def _made(task: Any) -> tuple[Any, str | None]:
+    """The function that a task was made of, and its name where that was not made of the function's."""
+    run = vars(type(task))["run"] if vars(type(task)).get("_decorated") else None
+    function = getattr(run, "__func__", run)
+    is_given = function and task.name != task.app.gen_task_name(function.__name__, function.__module__)
+    return function, task.name if is_given else None
+
+
+def _innermost(task: Any) -> Any:
+    """The function inside all that decorates it; ``None`` for a class-based task."""
     made = vars(type(task))
     return inspect.unwrap(made["run"]) if made.get("_decorated") else None

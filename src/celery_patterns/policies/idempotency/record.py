@@ -72,18 +72,24 @@ class Reused:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An earlier run ended: its result or its error, and who ran it.
+    """An earlier run ended, and this delivery has claimed the right to hand its result or error on.
 
-    ``handing_on`` is the time in seconds for which its holder may still be publishing links and
-    storing the result.
+    ``again`` says that an earlier delivery of the same task id may have handed it on before.
     """
 
     owner: str
     failed: bool
     form: str
     body: bytes
-    handing_on: float
-    attempt: int
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Another delivery of the same task id is handing the result on, for ``left`` more seconds at most."""
+
+    owner: str
+    left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class Lost:
     owner: str
 
 
-Beginning = Started | Running | Lapsed | Reused | Ended
+Beginning = Started | Running | Lapsed | Reused | Ended | Claimed
 
 
 def task_id_of(owner: str) -> str:
@@ -119,8 +125,19 @@ class Record:
     fingerprint: str
     attempt: int
 
-    def begin(self, *, lease: float, ttl: float, on_lapsed: str) -> Beginning:
-        """Take the key if it is free.
+    @property
+    def claim_key(self) -> str:
+        """The key of this task's claim to hand on what the record says."""
+        return f"{self.key}:to:{task_id_of(self.owner)}"
+
+    def begin(self, *, lease: float, ttl: float, on_lapsed: str, claim: float) -> Beginning:
+        """Take the key if it is free; else learn why not.
+
+        Args:
+            lease: How long the run, or a claim to hand on its result, lasts without a sign of life.
+            ttl: How long the record lives after the lease.
+            on_lapsed: ``"rerun"`` to take the key over from a run that vanished.
+            claim: How long it is remembered that this task's result was handed on.
 
         Raises:
             StoreUnavailable: Nobody knows whether it is.
@@ -128,8 +145,8 @@ class Record:
         """
         answer = _begin(
             self.store,
-            [self.key],
-            [self.owner, self.fingerprint, _ms(lease), _ms(lease + ttl), on_lapsed, self.attempt],
+            [self.key, self.claim_key],
+            [self.owner, self.fingerprint, _ms(lease), _ms(lease + ttl), on_lapsed, self.attempt, _ms(claim)],
         )
         word, who, *rest = answer
         match word:
@@ -137,6 +154,8 @@ class Record:
                 return Started(int(who), rest[0].decode() if rest[0] else None)
             case b"running":
                 return Running(who.decode(), rest[0] / 1000)
+            case b"claimed":
+                return Claimed(who.decode(), rest[0] / 1000)
             case b"lapsed":
                 return Lapsed(who.decode())
             case b"reused":
@@ -145,8 +164,8 @@ class Record:
                 raise StoreVersionError(
                     f"{self.key} has version {who.decode()}; this library reads version 1"
                 )
-        form, body, left, attempt = rest
-        return Ended(who.decode(), word == b"failed", form.decode(), body, left / 1000, int(attempt))
+        form, body, again = rest
+        return Ended(who.decode(), word == b"failed", form.decode(), body, bool(again))
 
     def complete(self, fence: int, form: str, body: bytes, ttl: float) -> Lost | None:
         """Record the result; ``Lost`` where another run holds the key by now.
