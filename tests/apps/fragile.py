@@ -40,10 +40,10 @@ def note(value: Any, label: str) -> None:
 _complete, _mark_as_done = Record.complete, Backend.mark_as_done
 
 
-def _complete_and_die(self: Record, fence: int, form: str, body: bytes, ttl: float) -> Any:
-    lost = _complete(self, fence, form, body, ttl)
-    if b'"after record"' in body:
-        _die_once(body.split(b'"flag": "')[1].split(b'"')[0].decode())
+def _complete_and_die(self: Record, fence: int, end: bytes, ttl: float) -> Any:
+    lost = _complete(self, fence, end, ttl)
+    if b'"after record"' in end:
+        _die_once(end.split(b'"flag": "')[1].split(b'"')[0].decode())
     return lost
 
 

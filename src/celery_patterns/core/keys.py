@@ -12,23 +12,23 @@ a callable                  of arguments by name, ``lambda order: order["id"]``,
                             mapping with all of them, ``lambda arguments: ...``
 ==========================  ==============================================================
 
-A call is bound to the task's signature first, so ``f(1)`` and ``f(order_id=1)`` agree, and a value
-is taken as it looks after the task serializer has carried it, so a producer's tuple and the
-worker's list agree.
+A call is bound to the task's signature first, so ``f(1)`` and ``f(order_id=1)`` agree, and each
+argument, defaults included, is taken as it looks after the task serializer has carried it, so a
+producer's tuple and the worker's list agree.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from string import Formatter
 from typing import Any, Final
 
-from kombu.exceptions import EncodeError
+from kombu.exceptions import DecodeError, EncodeError
 from kombu.serialization import dumps, loads
 
-from celery_patterns.core.canonical import NotCanonical, canonical_text, digest, name_type, shorten
+from celery_patterns.core.canonical import canonical_text, digest, name_type, shorten
 from celery_patterns.errors import KeyArgumentError, PolicyError
 
 
@@ -52,7 +52,7 @@ KEY_HEADER = "cp-key"
 
 Arguments = Mapping[str, Any]
 _MISSING: Final = object()
-_UNFIT: Final = (EncodeError, TypeError, ValueError)
+_UNFIT: Final = (EncodeError, DecodeError, TypeError, ValueError, RecursionError)
 """What serialisers and ``canonical_text`` raise for a value they cannot take."""
 
 
@@ -95,12 +95,17 @@ class KeyMaker:
         self.task = task
         self.signature = signature
         self.serializer = serializer
-        self._defaults = dict(self._canonical_defaults())
-        self._catch_all = _name_of_catch_all(signature)
+        self._rest = _name_of(signature, inspect.Parameter.VAR_POSITIONAL)
+        self._catch_all = _name_of(signature, inspect.Parameter.VAR_KEYWORD)
+        self._defaults = dict(self._carried_defaults())
+        self._default_texts = dict(self._canonical_defaults())
         self._pick = self._picker()
 
     def bind(self, args: Iterable[Any], kwargs: Arguments) -> dict[str, Any]:
         """The arguments of a call by name, defaults included.
+
+        A default is given as if the message had carried it, so that a call which leaves it out and
+        one which spells it out agree.
 
         Raises:
             KeyArgumentError: The arguments do not fit the signature.
@@ -109,8 +114,7 @@ class KeyMaker:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise KeyArgumentError(f"{self.task}: {error}; the call has no key") from error
-        bound.apply_defaults()
-        return bound.arguments
+        return {**self._defaults, **bound.arguments}
 
     def key(self, arguments: Arguments, *, serialised: bool) -> str:
         """The canonical key of a call.
@@ -123,11 +127,12 @@ class KeyMaker:
         Raises:
             KeyArgumentError: A value cannot be part of a key, or a dotted path leads nowhere.
         """
-        chosen = self._pick(arguments)
+        seen = _Seen(arguments, self._take if serialised else self._carried)
+        chosen = self._pick(seen)
         try:
-            return shorten(canonical_text(chosen if serialised else _carry(chosen, self.serializer)))
+            return shorten(canonical_text(chosen))
         except _UNFIT as error:
-            raise self._culprit(arguments, error, serialised=serialised) from error
+            raise self._culprit(seen, error) from error
 
     def fingerprint(self, arguments: Arguments, *, serialised: bool) -> str:
         """A digest of all arguments, by which a key that was used for another call is noticed.
@@ -135,13 +140,32 @@ class KeyMaker:
         A value that only pickle can carry counts by its type alone: its text may differ between
         two equal objects, and a real duplicate must never be refused.
         """
-        chosen = self._all_arguments(arguments)
+        seen = _Seen(arguments, self._take if serialised else self._carried)
+        chosen = self._all_arguments(seen)
         try:
-            return digest(
-                canonical_text(chosen if serialised else _carry(chosen, self.serializer), name_type)
-            )
+            return digest(canonical_text(chosen, name_type))
         except _UNFIT as error:
-            raise self._culprit(arguments, error, serialised=serialised) from error
+            raise self._culprit(seen, error) from error
+
+    @staticmethod
+    def _take(_: str, value: Any) -> Any:
+        return value
+
+    def _carried(self, name: str, value: Any) -> Any:
+        """An argument as it arrives when the serializer has carried it."""
+        if value is self._defaults.get(name, _MISSING):
+            return value
+        if name == self._catch_all:
+            return {extra: self._carried_one(extra, item) for extra, item in value.items()}
+        if name == self._rest:
+            return tuple(self._carried_one(name, list(value)))
+        return self._carried_one(name, value)
+
+    def _carried_one(self, name: str, value: Any) -> Any:
+        try:
+            return _carry(value, self.serializer)
+        except _UNFIT as reason:
+            raise self._unfit(name, reason) from reason
 
     def _picker(self) -> Callable[[Arguments], Any]:
         """The function from arguments to what the key is made of."""
@@ -178,8 +202,11 @@ class KeyMaker:
 
     def _callable_picker(self, function: Callable[..., Any]) -> Callable[[Arguments], Any]:
         try:
-            names = list(inspect.signature(function).parameters)
+            parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
+            return function
+        names = [one.name for one in parameters if one.kind not in _VARIABLE]
+        if parameters and not names:  # such as operator.itemgetter
             return function
         unknown = [name for name in names if name not in self.signature.parameters]
         if not unknown:
@@ -196,27 +223,37 @@ class KeyMaker:
 
     def _is_default(self, name: str, value: Any) -> bool:
         """Whether leaving the argument out would mean the same."""
-        if (
-            name == self._catch_all
-            or self.signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
-        ):
+        if value is self._defaults.get(name, _MISSING):
+            return True
+        if name in {self._rest, self._catch_all}:
             return not value
-        default = self._defaults.get(name, _MISSING)
-        if default is _MISSING:
+        default = self._default_texts.get(name)
+        if default is None:
             return False
         try:
             return default == canonical_text(value)
-        except NotCanonical:
+        except _UNFIT:
             return False
 
-    def _canonical_defaults(self) -> Iterable[tuple[str, str]]:
+    def _carried_defaults(self) -> Iterable[tuple[str, Any]]:
+        """What the body gets for each argument that a call leaves out."""
         for name, parameter in self.signature.parameters.items():
-            if parameter.default is parameter.empty:
-                continue
+            if name == self._rest:
+                yield name, ()
+            elif name == self._catch_all:
+                yield name, {}
+            elif parameter.default is not parameter.empty:
+                try:
+                    yield name, _carry(parameter.default, self.serializer)
+                except _UNFIT:  # it cannot arrive in a message either, so only itself is equal to it
+                    yield name, parameter.default
+
+    def _canonical_defaults(self) -> Iterable[tuple[str, str]]:
+        for name, default in self._defaults.items():
             try:
-                yield name, canonical_text(_carry(parameter.default, self.serializer))
+                yield name, canonical_text(default)
             except _UNFIT:
-                continue  # such a default cannot arrive in a message either
+                continue
 
     def _follow(self, path: str, arguments: Arguments) -> Any:
         first, *steps = path.split(".")
@@ -247,17 +284,45 @@ class KeyMaker:
     def _names(self) -> str:
         return ", ".join(self.signature.parameters) or "none"
 
-    def _culprit(self, arguments: Arguments, error: Exception, *, serialised: bool) -> KeyArgumentError:
+    def _culprit(self, seen: _Seen, error: Exception) -> KeyArgumentError:
         """The error that names the argument which has no place in a key."""
-        for name, value in arguments.items():
-            try:
-                canonical_text(value if serialised else _carry(value, self.serializer))
-            except _UNFIT as reason:
-                return KeyArgumentError(
-                    f"{self.task}: argument {name!r} cannot be part of a key: {reason}. "
-                    "Name a part of it that can, or give a callable as key"
-                )
+        for name in list(seen.asked):
+            value = seen[name]
+            for part, item in value.items() if name == self._catch_all else [(name, value)]:
+                try:
+                    canonical_text(item)
+                except _UNFIT as reason:
+                    return self._unfit(part, reason)
         return KeyArgumentError(f"{self.task}: key={self.spec!r} gave what cannot be a key: {error}")
+
+    def _unfit(self, name: str, reason: Exception) -> KeyArgumentError:
+        return KeyArgumentError(
+            f"{self.task}: argument {name!r} cannot be part of a key: {reason}. "
+            "Name a part of it that can, or give a callable as key"
+        )
+
+
+class _Seen(Mapping[str, Any]):
+    """The arguments of a call as a key sees them, each carried only if the key asks for it."""
+
+    def __init__(self, arguments: Arguments, look: Callable[[str, Any], Any]) -> None:
+        self.asked: dict[str, None] = {}
+        self._arguments = arguments
+        self._look = look
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._arguments[name]
+        self.asked[name] = None
+        return self._look(name, value)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arguments
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arguments)
+
+    def __len__(self) -> int:
+        return len(self._arguments)
 
 
 def _carry(value: Any, serializer: str) -> Any:
@@ -266,12 +331,12 @@ def _carry(value: Any, serializer: str) -> Any:
     return loads(payload, content_type, encoding, accept=[content_type])
 
 
-def _name_of_catch_all(signature: inspect.Signature) -> str | None:
-    """The name of ``**kwargs``, if the task takes any."""
-    for parameter in signature.parameters.values():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            return parameter.name
-    return None
+_VARIABLE: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _name_of(signature: inspect.Signature, kind: Any) -> str | None:
+    """The name of ``*args`` or ``**kwargs``, if the task takes any."""
+    return next((name for name, one in signature.parameters.items() if one.kind is kind), None)
 
 
 @cache
@@ -293,4 +358,6 @@ def _paths_of(template: str) -> tuple[tuple[str, str | None], ...]:
                 f"key={template!r}: a field is an argument's name or dotted path, as in "
                 '"{tenant}:{order_id}"'
             )
+    if parts[0][0] != template and all(name is None for _, name, _, _ in parts):
+        raise PolicyError(f"key={template!r} names no argument, so all calls would have one key")
     return tuple((literal, name) for literal, name, _, _ in parts)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.result import AsyncResult
 
+    from celery_patterns.core.keys import KeyMaker
     from celery_patterns.core.seam import Seam
 
 NONCE_HEADER = "cp-delivery"
@@ -110,7 +111,7 @@ class Call:
         """
         override = self.headers.get(KEY_HEADER)
         if override is None:
-            return self.seam.keys(spec).key(self.arguments, serialised=self.is_serialised)
+            return self._maker(spec).key(self.arguments, serialised=self.is_serialised)
         if not isinstance(override, str) or not override:
             raise KeyArgumentError(
                 f"{self.name}: header {KEY_HEADER}={override!r} must be a string that is not empty"
@@ -119,7 +120,10 @@ class Call:
 
     def fingerprint(self, spec: KeySpec) -> str:
         """A digest of all arguments of the call."""
-        return self.seam.keys(spec).fingerprint(self.arguments, serialised=self.is_serialised)
+        return self._maker(spec).fingerprint(self.arguments, serialised=self.is_serialised)
+
+    def _maker(self, spec: KeySpec) -> KeyMaker:
+        return self.seam.keys(spec, self.options.get("serializer"))
 
 
 Run = Callable[[Call], Any]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
+from celery_patterns.core.store import DOWN
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -69,8 +71,10 @@ class Script:
         if sha is None:
             text = self.text(clock_key).encode()
             sha = self._shas[clock_key] = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-        with store.reporting():
-            try:
-                return store.client.execute_command("EVALSHA", sha, len(keys), *keys, *args)
-            except NoScriptError:
+        try:
+            return store.client.execute_command("EVALSHA", sha, len(keys), *keys, *args)
+        except NoScriptError:
+            with store.reporting():
                 return store.client.execute_command("EVAL", self.text(clock_key), len(keys), *keys, *args)
+        except DOWN as error:
+            raise store.unavailable(error) from error

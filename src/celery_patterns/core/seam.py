@@ -62,7 +62,7 @@ class Seam:
         self.send: Callable[..., AsyncResult[Any]] = task.apply_async
         self.signature = inspect.signature(task.run)
         self.policies: tuple[Policy, ...] = ()
-        self._keys: dict[KeySpec, KeyMaker] = {}
+        self._keys: dict[tuple[KeySpec, str], KeyMaker] = {}
 
     def add(self, policy: Policy) -> None:
         """One more policy.
@@ -79,12 +79,12 @@ class Seam:
                 self.keys(spec)
         self.policies = tuple(sorted((*self.policies, policy), key=lambda one: one.order))
 
-    def keys(self, spec: KeySpec) -> KeyMaker:
-        """The maker of this task's keys by one specification."""
-        maker = self._keys.get(spec)
+    def keys(self, spec: KeySpec, serializer: str | None = None) -> KeyMaker:
+        """The maker of this task's keys by one specification, for calls carried by a serializer."""
+        carrier: str = serializer or self.task.serializer or self.app.conf.task_serializer
+        maker = self._keys.get((spec, carrier))
         if maker is None:
-            serializer = self.task.serializer or self.app.conf.task_serializer
-            maker = self._keys[spec] = KeyMaker(spec, self.name, self.signature, serializer)
+            maker = self._keys[spec, carrier] = KeyMaker(spec, self.name, self.signature, carrier)
         return maker
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery_patterns")
 
-_DOWN = (
+DOWN = (
     RedisConnectionError,
     RedisTimeoutError,
     BusyLoadingError,
@@ -101,8 +101,12 @@ class Store:
         """
         try:
             yield
-        except _DOWN as error:
-            raise StoreUnavailable(f"{self.url}: {type(error).__name__}: {error}") from error
+        except DOWN as error:
+            raise self.unavailable(error) from error
+
+    def unavailable(self, error: Exception) -> StoreUnavailable:
+        """The error that says that ``error`` put the store out of reach."""
+        return StoreUnavailable(f"{self.url}: {type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Close this process's connections; the next use opens new ones."""

