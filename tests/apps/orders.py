@@ -41,7 +41,7 @@ def charge(self: Any, order: str, amount: int = 1, seconds: float = 0.0) -> dict
     return {"order": order, "amount": amount, "by": self.request.id, "fence": self.request.fence}
 
 
-@app.task(bind=True, base=IdempotentTask, idempotency=Idempotency(key="order", lease=1.5))
+@app.task(bind=True, base=IdempotentTask, idempotency=Idempotency(key="order", lease=3))
 def slow(self: Any, order: str, gate: str) -> dict[str, Any]:
     """Run until the gate is open."""
     return _until_open(self, order, gate)

@@ -135,6 +135,9 @@ class Seam:
         """The task's ``apply_async``."""
         if self._is_own_continuation(options):
             return self.send(args, kwargs, **options)
+        dump_models = getattr(self.task, "_dump_pydantic_arguments", None)  # Celery 5.7, with pydantic=True
+        if dump_models is not None and options.get("serializer") != "pickle":
+            args, kwargs = dump_models(args, kwargs)  # it leaves alone what it has dumped before
         call = Call(seam=self, args=tuple(args or ()), kwargs=dict(kwargs or {}), options=options)
         return publish_onion(
             self.active(), lambda inner: self.send(inner.args, inner.kwargs, **inner.options)

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import celery
 import pytest
 from celery import Celery
+from pydantic import BaseModel
 
 from celery_patterns import ALL_ARGS, Idempotency, IdempotentTask, PolicyError, idempotent
 from celery_patterns.core.store import Store
@@ -361,3 +363,21 @@ def test_all_arguments_may_be_the_key(make: Make) -> None:
     for args in (("A",), ("A", 1), ("A", 2)):
         charge.apply(args).get()
     assert runs == ["A", "A"]
+
+
+@pytest.mark.skipif(celery.__version__ < "5.7", reason="older Celery cannot publish models")
+def test_a_model_may_be_published(app: Celery) -> None:
+    """A call with a pydantic model would have no key at the producer, or another than at the worker."""
+    runs: list[Any] = []
+
+    class Order(BaseModel):
+        number: str
+
+    @app.task(base=IdempotentTask, idempotency=Idempotency(key="order"), pydantic=True)
+    def charge(order: Order) -> str:
+        runs.append(order)
+        return order.number
+
+    app.conf.task_always_eager = True
+    assert charge.delay(Order(number="A")).get() == charge.delay({"number": "A"}).get() == "A"
+    assert len(runs) == 1
