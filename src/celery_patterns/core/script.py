@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
-from celery_patterns.core.store import DOWN
+from celery_patterns.core.store import FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,5 +76,6 @@ class Script:
         except NoScriptError:
             with store.reporting():
                 return store.client.execute_command("EVAL", self.text(clock_key), len(keys), *keys, *args)
-        except DOWN as error:
-            raise store.unavailable(error) from error
+        except FAILURES as error:
+            store.report(error)
+            raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from redis.exceptions import (
     BusyLoadingError,
-    ClusterDownError,
+    ClusterError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
 )
 from redis.exceptions import (
@@ -29,7 +31,7 @@ from redis.exceptions import (
 )
 
 from celery_patterns.core.settings import setting
-from celery_patterns.core.urls import connect, safe_url, store_url
+from celery_patterns.core.urls import connect, safe_url, store_url, without_secrets
 from celery_patterns.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -39,14 +41,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery_patterns")
 
-DOWN = (
+FAILURES = (RedisError, RedisClusterException)
+"""All that redis-py raises; :meth:`Store.report` tells what of it means that Redis is out of reach."""
+
+_DOWN = (
     RedisConnectionError,
     RedisTimeoutError,
     BusyLoadingError,
     ReadOnlyError,
     OutOfMemoryError,
-    ClusterDownError,
+    ClusterError,
+    RedisClusterException,
 )
+_NOT_NOW = re.compile(r"(^|: -)(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY) ")
+"""How servers refuse for now. Redis 6 puts it behind the name of the script."""
 
 
 class Store:
@@ -101,12 +109,18 @@ class Store:
         """
         try:
             yield
-        except DOWN as error:
-            raise self.unavailable(error) from error
+        except FAILURES as error:
+            self.report(error)
+            raise
 
-    def unavailable(self, error: Exception) -> StoreUnavailable:
-        """The error that says that ``error`` put the store out of reach."""
-        return StoreUnavailable(f"{self.url}: {type(error).__name__}: {error}")
+    def report(self, error: Exception) -> None:
+        """Raise :class:`StoreUnavailable` where ``error`` means that Redis is out of reach."""
+        text = str(error)
+        if not isinstance(error, _DOWN) and not _NOT_NOW.search(text):
+            return
+        told = without_secrets(text, self._url)
+        unavailable = StoreUnavailable(f"{self.url}: {type(error).__name__}: {told}")
+        raise unavailable from (error if told == text else None)  # a traceback tells the whole chain
 
     def close(self) -> None:
         """Close this process's connections; the next use opens new ones."""
@@ -116,11 +130,15 @@ class Store:
 
     def _open(self) -> Any:
         with self._lock:
-            if self._client is None:
-                with self.reporting():
-                    self._client = connect(self._url, self._options)
-                self._check_eviction(self._client)
-            return self._client
+            client = self._client
+            if client is not None:
+                return client
+            with self.reporting():
+                client = self._client = connect(self._url, self._options)
+        # Outside the lock: while the server does not answer, threads had better not wait in line.
+        with self.reporting():
+            self._check_eviction(client)
+        return client
 
     def _check_eviction(self, client: Any) -> None:
         """Warn when the server may drop our records to make room: a lost record is a lost guarantee."""
@@ -128,6 +146,9 @@ class Store:
             return
         try:
             policy = client.config_get("maxmemory-policy").get("maxmemory-policy")
+        except _DOWN:
+            self._client = None  # look again when it is back
+            raise
         except RedisError:  # managed servers forbid CONFIG; then we cannot know
             return
         if policy not in {None, "noeviction"}:

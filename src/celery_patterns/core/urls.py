@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import redis
 from redis.backoff import ConstantBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -42,11 +43,22 @@ _SECRETS = ("password", "sentinel_password", "ssl_password")
 
 
 def safe_url(url: str) -> str:
-    """``url`` without its passwords, fit for logs, errors and ``repr``."""
-    shown = re.sub(r"(://[^@/?#]*?):[^/?#]*@", r"\1:**@", url)
-    for secret in _SECRETS:
-        shown = re.sub(rf"([?&]{secret}=)[^&#]*", r"\1**", shown)
-    return shown
+    """``url`` without its passwords, fit for logs, errors and ``repr``.
+
+    Also a password that should have been percent-encoded is hidden whole: rather too much than a part.
+    """
+    shown = re.sub(rf"([?&](?:{'|'.join(_SECRETS)})=)[^&]*", r"\1**", url)
+    return re.sub(r"(://[^@/?#:]*):.*@", r"\1:**@", shown)
+
+
+def without_secrets(text: str, url: str) -> str:
+    """``text``, which comes from elsewhere, without the passwords in ``url``, however they are written."""
+    login, at, _ = url.partition("://")[2].rpartition("@")
+    found = re.findall(rf"[?&](?:{'|'.join(_SECRETS)})=([^&]*)", url)
+    found += [login.partition(":")[2]] if at else []
+    for secret in sorted({*found, *map(unquote, found)} - {""}, key=len, reverse=True):
+        text = text.replace(secret, "**")
+    return text
 
 
 def store_url(app: Celery) -> tuple[str, dict[str, Any]]:
@@ -57,8 +69,8 @@ def store_url(app: Celery) -> tuple[str, dict[str, Any]]:
     """
     own = setting(app, "patterns_url", None)
     if own:
-        if urlsplit(own).scheme not in SCHEMES:
-            raise PolicyError(f"patterns_url={safe_url(own)!r}: use one of {', '.join(SCHEMES)}")
+        if not isinstance(own, str) or own.partition("://")[0] not in SCHEMES:
+            raise PolicyError(f"patterns_url={safe_url(str(own))!r}: use one of {', '.join(SCHEMES)}")
         return own, {}
     backend = (
         app.conf.result_backend,
@@ -67,14 +79,21 @@ def store_url(app: Celery) -> tuple[str, dict[str, Any]]:
     )
     broker = (app.conf.broker_url, app.conf.get("broker_transport_options"), "broker_use_ssl")
     for url, transport, ssl in (backend, broker):
-        translated = _translate(url, transport or {}) if isinstance(url, str) else None
+        first = url[0] if isinstance(url, (list, tuple)) and url else url
+        translated = _translate(first, transport or {}) if isinstance(first, str) else None
         if translated is not None:
-            tls = app.conf.get(ssl)
-            return translated, dict(tls) if isinstance(tls, dict) and translated.startswith("rediss") else {}
+            return _with_tls(translated, app.conf.get(ssl))
     raise PolicyError(
         "celery-patterns needs Redis or Valkey, and neither the result backend nor the broker is one: "
         'set app.conf.patterns_url, for example "redis://localhost:6379/0"'
     )
+
+
+def _with_tls(url: str, tls: Any) -> tuple[str, dict[str, Any]]:
+    """Celery speaks TLS wherever its TLS options are set, also where the URL says ``redis://``."""
+    if not isinstance(tls, dict) or not url.startswith(("redis:", "rediss:")):
+        return url, {}
+    return "rediss:" + url.partition(":")[2], dict(tls)
 
 
 def _translate(url: str, transport: dict[str, Any]) -> str | None:
@@ -100,30 +119,44 @@ def _translate_sentinel(rest: str, more: list[str], transport: dict[str, Any]) -
         raise PolicyError('a sentinel:// URL needs "master_name" in its transport options')
     hosts, _, db = rest.partition("/")
     others = [one.partition("://")[2].partition("/")[0].rpartition("@")[2] for one in more]
-    return f"redis+sentinel://{','.join([hosts, *others])}/{master}/{db or 0}"
+    password = (transport.get("sentinel_kwargs") or {}).get("password")
+    query = f"?sentinel_password={quote(password, safe='')}" if password else ""
+    return f"redis+sentinel://{','.join([hosts, *others])}/{master}/{db.partition('?')[0] or 0}{query}"
 
 
 def connect(url: str, options: dict[str, Any]) -> Any:
     """A new client.
 
     It asks again once when a connection breaks. A script may therefore run twice for one call:
-    each is written so that the second run changes nothing.
+    each is written so that the second run changes nothing. It does not ask again after a timeout,
+    which would make a worker wait twice as long for a server that is not there.
+
+    Raises:
+        PolicyError: The URL cannot be read.
     """
     defaults: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "socket_timeout": ANSWER_TIMEOUT,
-        "retry": Retry(ConstantBackoff(0.05), 1),
-        "health_check_interval": 30,
+        "retry": Retry(ConstantBackoff(0.05), 1, supported_errors=(RedisConnectionError,)),
+        "max_connections": _MANY,
         **options,
     }
-    scheme = urlsplit(url).scheme
-    if scheme == "memory":
-        return _fake(url)
-    if scheme == "redis+sentinel":
-        return _sentinel(url, defaults)
-    if scheme == "redis+cluster":
-        return _cluster(url, defaults)
-    return redis.Redis.from_url(_python_spelling(url), **defaults)
+    makers = {"memory": _fake, "redis+sentinel": _sentinel, "redis+cluster": _cluster}
+    make = makers.get(url.partition("://")[0], _single)
+    try:
+        return make(url, defaults)
+    except ValueError:  # its text would hold a part of the password
+        raise PolicyError(
+            f"{safe_url(url)!r} cannot be read as a URL: is a character of the password not percent-encoded?"
+        ) from None
+
+
+_MANY = 2**31
+"""As many connections as there are threads or greenlets: a refused one is no outage of the store."""
+
+
+def _single(url: str, options: dict[str, Any]) -> Any:
+    return redis.Redis.from_url(_python_spelling(url), **options)
 
 
 def _python_spelling(url: str) -> str:
@@ -132,15 +165,15 @@ def _python_spelling(url: str) -> str:
 
 
 def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:
-    pairs = (one.rpartition(":") if ":" in one else (one, "", "") for one in netloc.split(","))
-    return [(host, int(port) if port else default_port) for host, _, port in pairs]
+    found = (urlsplit(f"//{one}") for one in netloc.split(","))
+    return [(one.hostname or "localhost", one.port or default_port) for one in found]
 
 
 def _credentials(netloc: str) -> tuple[dict[str, Any], str]:
     """The user and password in ``netloc``, and what is left of it."""
     login, _, hosts = netloc.rpartition("@")
     user, _, password = login.partition(":")
-    found = {"username": user, "password": password}
+    found = {"username": unquote(user), "password": unquote(password)}
     return {name: value for name, value in found.items() if value}, hosts
 
 
@@ -149,10 +182,13 @@ def _sentinel(url: str, options: dict[str, Any]) -> Any:
     login, hosts = _credentials(parts.netloc)
     master, _, db = parts.path.strip("/").partition("/")
     query = dict(parse_qsl(parts.query))
-    sentinel_password = query.pop("sentinel_password", None)
+    same = ("socket_connect_timeout", "socket_timeout", "retry")
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         _hosts(hosts, 26379),
-        sentinel_kwargs={"socket_timeout": ANSWER_TIMEOUT, "password": sentinel_password},
+        sentinel_kwargs={
+            **{name: options[name] for name in same},
+            "password": query.get("sentinel_password"),
+        },
         **options,
     )
     return sentinel.master_for(master, db=int(db or 0), **login)  # type: ignore[no-untyped-call]
@@ -161,15 +197,19 @@ def _sentinel(url: str, options: dict[str, Any]) -> Any:
 def _cluster(url: str, options: dict[str, Any]) -> Any:
     parts = urlsplit(url)
     login, hosts = _credentials(parts.netloc)
-    options.pop("retry")  # the cluster client follows MOVED and re-asks by its own count
+    if int(redis.__version__.partition(".")[0]) < _RETRY_COUNTS_FOR_CLUSTERS:
+        options = {**options, "cluster_error_retry_attempts": 1}
     nodes = [ClusterNode(host, port) for host, port in _hosts(hosts, 6379)]  # type: ignore[no-untyped-call]
     return RedisCluster(startup_nodes=nodes, **login, **options)
 
 
+_RETRY_COUNTS_FOR_CLUSTERS = 6
+"""The version of redis-py since which ``retry`` says how often a cluster's client asks again."""
+
 _fake_servers: dict[str, Any] = {}
 
 
-def _fake(url: str) -> Any:
+def _fake(url: str, _: dict[str, Any]) -> Any:
     """A client of the fake server with this URL; all clients of one process share it."""
     try:
         import fakeredis  # noqa: PLC0415 - only tests have it

@@ -239,20 +239,26 @@ class Delivery:
 
     def _was_handed_on(self, ended: Ended) -> bool:
         """Whether an earlier delivery of this very task has stored its result, the last thing it does."""
-        request, backend = self.request, self.call.task.backend
-        if not ended.again or request.is_eager:
-            return False
-        if request.ignore_result or isinstance(backend, DisabledBackend) or not backend.persistent:
-            return False
-        try:
-            state = backend.get_state(request.id)
-        except Exception as error:  # noqa: BLE001 - whatever the user's backend raises when it is away
-            self._out_of_reach(error)
-        return bool(state == (states.FAILURE if ended.failed else states.SUCCESS))
+        return ended.again and self._stored_state() == (states.FAILURE if ended.failed else states.SUCCESS)
 
     def _claimed(self, claimed: Claimed) -> NoReturn:
+        """Another delivery of this task is handing the result on, or has done so under a claim that lasts."""
+        if not self.request.chord and self._stored_state() in {states.SUCCESS, states.FAILURE}:
+            raise Ignore(f"{self.call.id} has its result already")
         delay = min(claimed.left + 0.01, backoff(self.call, 2.0, 0.2))
         self._wait(claimed.owner, delay, "hands its result on")
+
+    def _stored_state(self) -> str | None:
+        """The state of this task in the result backend; ``None`` where none is kept."""
+        request, backend = self.request, self.call.task.backend
+        if request.is_eager or request.ignore_result:
+            return None
+        if isinstance(backend, DisabledBackend) or not backend.persistent:
+            return None
+        try:
+            return str(backend.get_state(request.id))
+        except Exception as error:  # noqa: BLE001 - whatever the user's backend raises when it is away
+            self._out_of_reach(error)
 
     # --- the key is another's
 

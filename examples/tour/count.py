@@ -1,0 +1,97 @@
+"""Counts what came of a job, from its effects."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from celery.states import SUCCESS
+
+from examples.tour.files import entries
+from examples.tour.jobs import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The figures of one job."""
+
+    job: str
+    claim: str
+    """What is true if the outcome is good."""
+    sent: int
+    """Messages."""
+    keys: int
+    """Different calls among them."""
+    effects: int
+    """Effects, of all keys together."""
+    done: int
+    """Keys with an effect."""
+    twice: int
+    """Keys with more than one effect, and repeated runs that no kill explains."""
+    lost: int
+    """Keys without an effect, or of which a copy never got its result."""
+    wrong: int
+    """Keys with an effect other than it must be."""
+    differing: int
+    """Keys of which two copies got different results."""
+    caught: int
+    """Repeated requests that the callee recognised."""
+    replayed: int
+    deferred: int
+    kills: int
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        """Whether each key was done once and rightly, and all its copies were told the same."""
+        return not (self.twice or self.lost or self.wrong or self.differing)
+
+
+def count(
+    job: Job, keys: dict[str, str], results: dict[str, Any], folder: Path, *, kills: int, seconds: float
+) -> Outcome:
+    """Compare what was sent with what there is.
+
+    What is done, and how often, is read from the effects alone. Celery's results can only add to what is
+    lost. A child works on one task at a time, so a kill explains one repeated request at most: were there
+    more, then a run that had ended was made again, and a callee that checks keys would hide it.
+    """
+    times = Counter(key for key, _ in job.effects())
+    wrong = {key for key, effect in job.effects() if effect != job.expected[key]}
+    told = _told(keys, results)
+    happened = Counter(
+        entry["kind"] for entry in entries(folder / "history.jsonl") if entry["task"] == job.task.name
+    )
+    caught = job.caught()
+    return Outcome(
+        job=job.task.name,
+        claim=job.claim,
+        keys=len(job.calls),
+        effects=times.total(),
+        sent=len(keys),
+        done=len(times),
+        twice=sum(often > 1 for often in times.values()) + max(0, caught - kills),
+        lost=sum(key not in times or None in told[key] for key in job.calls),
+        wrong=len(wrong),
+        differing=sum(_differ(answers) for answers in told.values()),
+        caught=caught,
+        replayed=happened["replayed"],
+        deferred=happened["deferred"],
+        kills=kills,
+        seconds=seconds,
+    )
+
+
+def _told(keys: dict[str, str], results: dict[str, Any]) -> dict[str, list[Any]]:
+    """What the copies of each key were told; None for a copy that failed or got no result."""
+    told: dict[str, list[Any]] = {}
+    for task_id, key in keys.items():
+        result = results.get(task_id, {})
+        answer = result["result"] if result.get("status") == SUCCESS else None
+        told.setdefault(key, []).append(answer)
+    return told
+
+
+def _differ(answers: list[Any]) -> bool:
+    given = [answer for answer in answers if answer is not None]
+    return any(answer != given[0] for answer in given)

@@ -1,0 +1,40 @@
+"""The work of the second job: charge the orders of a file at the payments service."""
+
+import csv
+import json
+import random
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+ORDERS = Path(__file__).with_name("orders.csv")
+
+
+def orders() -> dict[str, int]:
+    """The amount of each order, in cents."""
+    with ORDERS.open(newline="") as file:
+        return {row["order_id"]: int(row["amount_cents"]) for row in csv.DictReader(file)}
+
+
+def charge(service: str, order_id: str, amount: int, *, key: str | None = None) -> str:
+    """Ask the service for a charge and return the charge's own number."""
+    headers = {"Content-Type": "application/json"}
+    if key is not None:
+        headers["Idempotency-Key"] = key
+    body = json.dumps({"order_id": order_id, "amount_cents": amount}).encode()
+    with urlopen(Request(f"{service}/charges", body, headers), timeout=30) as response:
+        return str(json.load(response)["charge_id"])
+
+
+def make_orders(count: int = 300) -> None:
+    """Write the file of orders again; it comes out the same each time."""
+    rng = random.Random(300)
+    with ORDERS.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["order_id", "customer", "amount_cents", "currency"])
+        for number in range(1, count + 1):
+            customer, amount = rng.randint(1, 120), rng.randint(199, 49_999)
+            writer.writerow([f"order-{number:04}", f"customer-{customer:03}", amount, "EUR"])
+
+
+if __name__ == "__main__":
+    make_orders()
