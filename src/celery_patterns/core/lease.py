@@ -75,6 +75,7 @@ class Lease:
     keep: float
     _until: float = field(init=False)
     _taken: bool = field(init=False, default=False)
+    _told: bool = field(init=False, default=False)
     _due: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,6 +110,7 @@ class Lease:
     def _extend(self, since: float) -> None:
         self._until = since + self.length
         self._due = since + self.length / 3
+        self._told = False
 
 
 def lapse(store: Store, key: str, owner: str, grace: float) -> None:
@@ -138,12 +140,7 @@ class Keeper:
     def hold(self, lease: Lease) -> None:
         """Renew ``lease`` from now on."""
         with self._changed:
-            self._held.add(lease)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="celery-patterns-leases", daemon=True)
-                self._thread.start()
-            elif lease._due < self._wake:  # noqa: SLF001 - one module
-                self._changed.notify()
+            self._watch_over(lease)
 
     def drop(self, lease: Lease) -> None:
         """Renew ``lease`` no longer."""
@@ -168,15 +165,22 @@ class Keeper:
                 give_up()
 
         with self._changed:
-            self._held.add(lease)
             self._unfinished[lease] = attempt
             lease._due = monotonic() + _pause(lease)  # noqa: SLF001 - one module
-            self._changed.notify()
+            self._watch_over(lease)
 
     def holds(self, owner: str) -> bool:
         """Whether this very process holds a lease as ``owner``."""
         with self._changed:
             return any(lease.owner == owner for lease in self._held)
+
+    def _watch_over(self, lease: Lease) -> None:
+        self._held.add(lease)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="celery-patterns-leases", daemon=True)
+            self._thread.start()
+        elif lease._due < self._wake:  # noqa: SLF001 - one module
+            self._changed.notify()
 
     def _run(self) -> None:
         while True:
@@ -197,21 +201,24 @@ class Keeper:
             if finish is not None:
                 finish()
                 self._forget(lease)
-            elif not lease.renew():
-                self._forget(lease)
+            elif not lease.renew() and self._forget(lease):
                 logger.warning("Lost the lease of %s on %s: another holds it now", lease.owner, lease.key)
         except StoreUnavailable as error:
             lease._due = monotonic() + _pause(lease)  # noqa: SLF001 - one module
-            if lease.lost:
+            if lease.lost and not lease._told:  # noqa: SLF001 - one module
+                lease._told = True  # noqa: SLF001 - one module
                 logger.warning("The lease of %s on %s has run out: %s", lease.owner, lease.key, error)
         except Exception:  # this one thread serves every lease of the process: it must not die of one
             self._forget(lease)
             logger.exception("Cannot renew the lease of %s on %s; it will run out", lease.owner, lease.key)
 
-    def _forget(self, lease: Lease) -> None:
+    def _forget(self, lease: Lease) -> bool:
+        """Have done with a lease; whether it was still held, and not dropped meanwhile."""
         with self._changed:
+            held = lease in self._held
             self._held.discard(lease)
             self._unfinished.pop(lease, None)
+            return held
 
 
 _IDLE = 1.0

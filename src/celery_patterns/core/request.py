@@ -74,10 +74,10 @@ class PolicyRequest(Request):
         with self._reporting():
             super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, Reject) and not error.requeue:  # type: ignore[attr-defined]  # 5.5 sends no signal
-            self._task.patterns.failed(self._context, error)
+            self._task.__patterns__.failed(self._context, error)
 
     def _tell_lost(self, grace: float) -> None:
-        self._task.patterns.lost(self._context, grace)
+        self._task.__patterns__.lost(self._context, grace)
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:

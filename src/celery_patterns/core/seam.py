@@ -200,7 +200,7 @@ def install(task: Any, *policies: Policy) -> None:
     Raises:
         PolicyError: A policy does not fit the task, or the worker has already started to use it.
     """
-    seam: Seam | None = getattr(task, "patterns", None)
+    seam: Seam | None = getattr(task, "__patterns__", None)
     present = seam.policies if seam is not None else ()
     if all(policy in present for policy in policies):
         return
@@ -212,7 +212,7 @@ def install(task: Any, *policies: Policy) -> None:
     with refusing(task):
         if seam is None:
             add_autoretry_behaviour(task)
-            seam = task.patterns = Seam(task)
+            seam = task.__patterns__ = Seam(task)
             _rebind(task, seam)
         for policy in policies:
             seam.add(policy)
@@ -288,7 +288,7 @@ def _on_failure(sender: Any, exception: BaseException, **_: Any) -> None:
     """A final failure: in the child under its own request, in the parent under the reported one."""
     request = reported_request() or sender.request
     if request.id is not None and not request.is_eager:
-        sender.patterns.failed(request, exception)
+        sender.__patterns__.failed(request, exception)
 
 
 def _is_final(error: Exception) -> bool:
@@ -299,7 +299,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _on_revoked(sender: Any, request: Context, **_: Any) -> None:
-    sender.patterns.failed(request, Ignore("revoked"))
+    sender.__patterns__.failed(request, Ignore("revoked"))
 
 
 def check_kinds(task: str, policies: list[Policy]) -> None:

@@ -161,6 +161,10 @@ class Store:
 
     def _forget(self) -> None:
         """Start anew, as a child must after a fork."""
+        if self._client is not None:
+            # A cluster's client closes itself when it is collected, under a lock that a thread of the
+            # parent may have held, and that nobody lets go here. Its sockets close themselves.
+            self._client.close = lambda: None
         self._client = None
         self._lock = threading.Lock()
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import redis
 from redis.backoff import ConstantBackoff
@@ -78,7 +78,8 @@ def store_url(app: Celery) -> tuple[str, dict[str, Any]]:
         "redis_backend_use_ssl",
     )
     broker = (app.conf.broker_url, app.conf.get("broker_transport_options"), "broker_use_ssl")
-    for url, transport, ssl in (backend, broker):
+    sources: tuple[tuple[Any, dict[str, Any] | None, str], ...] = (backend, broker)
+    for url, transport, ssl in sources:
         first = url[0] if isinstance(url, (list, tuple)) and url else url
         translated = _translate(first, transport or {}) if isinstance(first, str) else None
         if translated is not None:
@@ -107,7 +108,7 @@ def _translate(url: str, transport: dict[str, Any]) -> str | None:
     if scheme == "unix":
         parts = urlsplit(first)
         db = dict(parse_qsl(parts.query)).get("virtual_host", "0").strip("/")
-        return urlunsplit(("unix", parts.netloc, parts.path, urlencode({"db": db}), ""))
+        return f"unix://{parts.netloc}{parts.path}?{urlencode({'db': db})}"
     if scheme == "redis+sentinel":
         return _translate_sentinel(rest, more, transport)
     return first
@@ -138,6 +139,7 @@ def connect(url: str, options: dict[str, Any]) -> Any:
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "socket_timeout": ANSWER_TIMEOUT,
         "retry": Retry(ConstantBackoff(0.05), 1, supported_errors=(RedisConnectionError,)),
+        "retry_on_error": [RedisConnectionError],  # without it redis-py 5 does not try again
         "max_connections": _MANY,
         **options,
     }
@@ -182,7 +184,7 @@ def _sentinel(url: str, options: dict[str, Any]) -> Any:
     login, hosts = _credentials(parts.netloc)
     master, _, db = parts.path.strip("/").partition("/")
     query = dict(parse_qsl(parts.query))
-    same = ("socket_connect_timeout", "socket_timeout", "retry")
+    same = ("socket_connect_timeout", "socket_timeout", "retry", "retry_on_error")
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         _hosts(hosts, 26379),
         sentinel_kwargs={

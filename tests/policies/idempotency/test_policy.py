@@ -154,7 +154,7 @@ def hold_elsewhere(store: Store, task: Any, order: str, lease: float = 60.0) -> 
     from celery_patterns.policies.idempotency.record import Record, record_key
 
     text = f'"{order}"'
-    maker = task.patterns.keys("order")
+    maker = task.__patterns__.keys("order")
     record = Record(
         store=store,
         key=record_key(store, task.name, text),
