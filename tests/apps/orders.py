@@ -1,6 +1,5 @@
 """Idempotent tasks that write down what happens to them."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any

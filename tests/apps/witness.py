@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar
 
-from celery import Celery
+from celery import Celery, _state
 from celery._state import _get_active_apps, _on_app_finalizers
 from typing_extensions import override
 
@@ -114,15 +114,22 @@ def new_app(name: str = "proj", **options: Any) -> Celery:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Forget afterwards what was declared meanwhile, else every later app would get these tasks too."""
-    apps, finalizers = set(_get_active_apps()), set(_on_app_finalizers)
+    """A process without other apps; what is declared meanwhile is forgotten afterwards.
+
+    Otherwise apps of earlier tests would get the tasks of this one, and later apps too.
+    """
+    others, finalizers = set(_get_active_apps()), set(_on_app_finalizers)
     attached = {function: list(policies) for function, policies in declarations._attached.items()}
+    for app in others:
+        _state._deregister_app(app)
     SEEN.clear()
     try:
         yield
     finally:
-        for app in set(_get_active_apps()) - apps:
+        for app in set(_get_active_apps()):
             app.close()
+        for app in others:
+            _state._register_app(app)
         _on_app_finalizers.intersection_update(finalizers)
         declarations._attached.clear()
         declarations._attached.update(attached)

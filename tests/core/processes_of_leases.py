@@ -1,4 +1,4 @@
-"""Leases that are kept across forks and in greenlets: run as a program, since it forks or patches its process.
+"""Leases that are kept across forks and in greenlets: run as a program, since it forks or is patched.
 
 python -m tests.core.processes_of_leases fork|gevent URL
 """
@@ -41,7 +41,7 @@ def gevent(url: str) -> None:
     monkey.patch_all()
     from celery_patterns.core.lease import keeper  # noqa: PLC0415
 
-    leases = [begun(url, f"greenlet {number}") for number in range(20)]
+    leases = [begun(url, f"greenlet {number}") for number in range(5)]
     for lease in leases:
         keeper.hold(lease)
     assert all(map(is_kept, leases))

@@ -251,4 +251,4 @@ class Leases(RuleBasedStateMachine):
 def test_leases_and_records_follow_their_model(store_url: str) -> None:
     """Two would run at once, a fence would go back, a result would change, or a thief would end a run."""
     machine = type("LeasesThere", (Leases,), {"url": store_url})
-    run_state_machine_as_test(machine, settings=settings())
+    run_state_machine_as_test(machine, settings=settings(max_examples=settings().max_examples * 2))

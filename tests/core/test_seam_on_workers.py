@@ -35,9 +35,11 @@ def stage(
     stage = Stage(
         tmp_path_factory.mktemp(request.param), {"broker_url": server.url(0), "result_backend": server.url(1)}
     )
-    stage.worker(SEAMS, pool=request.param, concurrency=2)
-    yield stage
-    stage.close()
+    try:
+        stage.worker(SEAMS, pool=request.param, concurrency=2)
+        yield stage
+    finally:
+        stage.close()
 
 
 @pytest.fixture(scope="module")

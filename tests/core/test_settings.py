@@ -10,6 +10,7 @@ from celery import Celery
 from celery_patterns import Idempotency, IdempotentTask, disabled
 from celery_patterns.core.settings import disabled_kinds, setting
 from celery_patterns.core.store import Store, store_of
+from celery_patterns.testing import MovableClock
 
 
 def configured(how: str, **settings: Any) -> Celery:
@@ -44,6 +45,15 @@ def test_a_missing_setting_has_its_default() -> None:
     assert setting(app, "patterns_prefix", "cp") == "cp"
     assert setting(app, "patterns_url", "default") == "default"
     assert setting(configured("update", patterns_prefix=""), "patterns_prefix", "cp") == ""
+
+
+def test_a_worker_of_a_test_obeys_the_tests_clock() -> None:
+    """The clock that a test moves would stand still in the worker's process."""
+    assert store_of(configured("update", patterns_url="memory://a")).clock_key is None
+    clocked = configured(
+        "update", patterns_url="memory://b", patterns_prefix="shop", patterns_test_clock=True
+    )
+    assert store_of(clocked).clock_key == MovableClock(Store("memory://c", "shop")).store.clock_key
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,7 @@ def test_a_policy_that_is_switched_off_neither_asks_nor_writes(
     app = configured("update", patterns_disabled=switch == "setting")
     runs: list[int] = []
 
-    @app.task(base=IdempotentTask, idempotency=Idempotency(key="order"), name="shop.charge")
+    @app.task(base=IdempotentTask, idempotency=Idempotency(key="order"), name="shop.charge", shared=False)
     def charge(order: int) -> None:
         runs.append(order)
 

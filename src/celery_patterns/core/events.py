@@ -36,7 +36,7 @@ class Event:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-Subscriber = Callable[[Event], None]
+Subscriber = Callable[[Event], object]
 _subscribers: tuple[Subscriber, ...] = ()
 
 

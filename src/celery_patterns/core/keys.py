@@ -20,14 +20,12 @@ producer's tuple and the worker's list agree.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from string import Formatter
 from typing import Any, Final
 
-from kombu.exceptions import DecodeError, EncodeError
-from kombu.serialization import dumps, loads
-
+from celery_patterns.core.arguments import UNFIT, Arguments, Parameters, Seen
 from celery_patterns.core.canonical import canonical_text, digest, name_type, shorten
 from celery_patterns.errors import KeyArgumentError, PolicyError
 
@@ -50,10 +48,8 @@ KeySpec = str | tuple[str, ...] | _AllArguments | Callable[..., Any]
 KEY_HEADER = "cp-key"
 """A header with which a caller overrides the key of one call."""
 
-Arguments = Mapping[str, Any]
 _MISSING: Final = object()
-_UNFIT: Final = (EncodeError, DecodeError, TypeError, ValueError, RecursionError)
-"""What serialisers and ``canonical_text`` raise for a value they cannot take."""
+_VARIABLE: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def check_key(spec: object) -> None:
@@ -93,28 +89,13 @@ class KeyMaker:
         check_key(spec)
         self.spec = spec
         self.task = task
-        self.signature = signature
         self.serializer = serializer
-        self._rest = _name_of(signature, inspect.Parameter.VAR_POSITIONAL)
-        self._catch_all = _name_of(signature, inspect.Parameter.VAR_KEYWORD)
-        self._defaults = dict(self._carried_defaults())
-        self._default_texts = dict(self._canonical_defaults())
+        self.parameters = Parameters(task, signature, serializer)
         self._pick = self._picker()
 
     def bind(self, args: Iterable[Any], kwargs: Arguments) -> dict[str, Any]:
-        """The arguments of a call by name, defaults included.
-
-        A default is given as if the message had carried it, so that a call which leaves it out and
-        one which spells it out agree.
-
-        Raises:
-            KeyArgumentError: The arguments do not fit the signature.
-        """
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise KeyArgumentError(f"{self.task}: {error}; the call has no key") from error
-        return {**self._defaults, **bound.arguments}
+        """The arguments of a call by name; see :meth:`Parameters.bind`."""
+        return self.parameters.bind(args, kwargs)
 
     def key(self, arguments: Arguments, *, serialised: bool) -> str:
         """The canonical key of a call.
@@ -127,11 +108,11 @@ class KeyMaker:
         Raises:
             KeyArgumentError: A value cannot be part of a key, or a dotted path leads nowhere.
         """
-        seen = _Seen(arguments, self._take if serialised else self._carried)
+        seen = Seen(arguments, _take if serialised else self.parameters.carried)
         chosen = self._pick(seen)
         try:
             return shorten(canonical_text(chosen))
-        except _UNFIT as error:
+        except UNFIT as error:
             raise self._culprit(seen, error) from error
 
     def fingerprint(self, arguments: Arguments, *, serialised: bool) -> str:
@@ -140,32 +121,12 @@ class KeyMaker:
         A value that only pickle can carry counts by its type alone: its text may differ between
         two equal objects, and a real duplicate must never be refused.
         """
-        seen = _Seen(arguments, self._take if serialised else self._carried)
+        seen = Seen(arguments, _take if serialised else self.parameters.carried)
         chosen = self._all_arguments(seen)
         try:
             return digest(canonical_text(chosen, name_type))
-        except _UNFIT as error:
+        except UNFIT as error:
             raise self._culprit(seen, error) from error
-
-    @staticmethod
-    def _take(_: str, value: Any) -> Any:
-        return value
-
-    def _carried(self, name: str, value: Any) -> Any:
-        """An argument as it arrives when the serializer has carried it."""
-        if value is self._defaults.get(name, _MISSING):
-            return value
-        if name == self._catch_all:
-            return {extra: self._carried_one(extra, item) for extra, item in value.items()}
-        if name == self._rest:
-            return tuple(self._carried_one(name, list(value)))
-        return self._carried_one(name, value)
-
-    def _carried_one(self, name: str, value: Any) -> Any:
-        try:
-            return _carry(value, self.serializer)
-        except _UNFIT as reason:
-            raise self._unfit(name, reason) from reason
 
     def _picker(self) -> Callable[[Arguments], Any]:
         """The function from arguments to what the key is made of."""
@@ -208,52 +169,19 @@ class KeyMaker:
         names = [one.name for one in parameters if one.kind not in _VARIABLE]
         if parameters and not names:  # such as operator.itemgetter
             return function
-        unknown = [name for name in names if name not in self.signature.parameters]
+        unknown = [name for name in names if name not in self.parameters]
         if not unknown:
             return lambda arguments: function(**{name: arguments[name] for name in names})
         if len(names) == 1:
             return function
         raise PolicyError(
             f"{self.task}: key={function!r} takes {', '.join(unknown)}, which the task does not; "
-            f"it has {self._names()}"
+            f"it has {self.parameters}"
         )
 
     def _all_arguments(self, arguments: Arguments) -> dict[str, Any]:
-        return {name: value for name, value in arguments.items() if not self._is_default(name, value)}
-
-    def _is_default(self, name: str, value: Any) -> bool:
-        """Whether leaving the argument out would mean the same."""
-        if value is self._defaults.get(name, _MISSING):
-            return True
-        if name in {self._rest, self._catch_all}:
-            return not value
-        default = self._default_texts.get(name)
-        if default is None:
-            return False
-        try:
-            return default == canonical_text(value)
-        except _UNFIT:
-            return False
-
-    def _carried_defaults(self) -> Iterable[tuple[str, Any]]:
-        """What the body gets for each argument that a call leaves out."""
-        for name, parameter in self.signature.parameters.items():
-            if name == self._rest:
-                yield name, ()
-            elif name == self._catch_all:
-                yield name, {}
-            elif parameter.default is not parameter.empty:
-                try:
-                    yield name, _carry(parameter.default, self.serializer)
-                except _UNFIT:  # it cannot arrive in a message either, so only itself is equal to it
-                    yield name, parameter.default
-
-    def _canonical_defaults(self) -> Iterable[tuple[str, str]]:
-        for name, default in self._defaults.items():
-            try:
-                yield name, canonical_text(default)
-            except _UNFIT:
-                continue
+        is_default = self.parameters.is_default
+        return {name: value for name, value in arguments.items() if not is_default(name, value)}
 
     def _follow(self, path: str, arguments: Arguments) -> Any:
         first, *steps = path.split(".")
@@ -269,74 +197,27 @@ class KeyMaker:
         return value
 
     def _extra(self, name: str, arguments: Arguments) -> Any:
-        extra = arguments.get(self._catch_all, {}) if self._catch_all else {}
+        catch_all = self.parameters.catch_all
+        extra = arguments[catch_all] if catch_all else {}
         if name not in extra:
             raise KeyArgumentError(f"{self.task}: the call lacks {name!r}, which is part of its key")
         return extra[name]
 
     def _check_path(self, path: str) -> None:
         first = path.partition(".")[0]
-        if first not in self.signature.parameters and not self._catch_all:
+        if first not in self.parameters and not self.parameters.catch_all:
             raise PolicyError(
-                f"{self.task}: key names {first!r}, but the task's arguments are {self._names()}"
+                f"{self.task}: key names {first!r}, but the task's arguments are {self.parameters}"
             )
 
-    def _names(self) -> str:
-        return ", ".join(self.signature.parameters) or "none"
-
-    def _culprit(self, seen: _Seen, error: Exception) -> KeyArgumentError:
-        """The error that names the argument which has no place in a key."""
-        for name in list(seen.asked):
-            value = seen[name]
-            for part, item in value.items() if name == self._catch_all else [(name, value)]:
-                try:
-                    canonical_text(item)
-                except _UNFIT as reason:
-                    return self._unfit(part, reason)
-        return KeyArgumentError(f"{self.task}: key={self.spec!r} gave what cannot be a key: {error}")
-
-    def _unfit(self, name: str, reason: Exception) -> KeyArgumentError:
-        return KeyArgumentError(
-            f"{self.task}: argument {name!r} cannot be part of a key: {reason}. "
-            "Name a part of it that can, or give a callable as key"
+    def _culprit(self, seen: Seen, error: Exception) -> KeyArgumentError:
+        return self.parameters.unfit(list(seen.asked), seen) or KeyArgumentError(
+            f"{self.task}: key={self.spec!r} gave what cannot be a key: {error}"
         )
 
 
-class _Seen(Mapping[str, Any]):
-    """The arguments of a call as a key sees them, each carried only if the key asks for it."""
-
-    def __init__(self, arguments: Arguments, look: Callable[[str, Any], Any]) -> None:
-        self.asked: dict[str, None] = {}
-        self._arguments = arguments
-        self._look = look
-
-    def __getitem__(self, name: str) -> Any:
-        value = self._arguments[name]
-        self.asked[name] = None
-        return self._look(name, value)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._arguments
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arguments)
-
-    def __len__(self) -> int:
-        return len(self._arguments)
-
-
-def _carry(value: Any, serializer: str) -> Any:
-    """``value`` as it arrives when the serializer has carried it."""
-    content_type, encoding, payload = dumps(value, serializer=serializer)
-    return loads(payload, content_type, encoding, accept=[content_type])
-
-
-_VARIABLE: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def _name_of(signature: inspect.Signature, kind: Any) -> str | None:
-    """The name of ``*args`` or ``**kwargs``, if the task takes any."""
-    return next((name for name, one in signature.parameters.items() if one.kind is kind), None)
+def _take(_: str, value: Any) -> Any:
+    return value
 
 
 @cache

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NONCE_HEADER = "cp-delivery"
 """The nonce of one delivery, written into the request by the worker's parent on receipt."""
+CONTENT_HEADER = "cp-content-type"
+"""How the message was serialised, written there likewise: the next message must be as well."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

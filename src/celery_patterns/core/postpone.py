@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.quorum_queues import detect_quorum_queues
-from kombu.exceptions import KombuError
+from kombu.exceptions import LimitExceeded, OperationalError
+from kombu.serialization import registry  # type: ignore[attr-defined]
 
 from celery_patterns.core.events import Event, emit
-from celery_patterns.core.policy import NONCE_HEADER, Call
+from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER, Call
 from celery_patterns.errors import DeferralExpired, PatternsError, Refused
 
 if TYPE_CHECKING:
@@ -42,11 +44,16 @@ WAKE_HEADER = "cp-wake-at"
 LONGEST = 86_400.0
 """Seconds after which a task that is put off again and again fails."""
 
-_BROKERS_OWN = ("x-delivery-count", "redelivered", "x-death", "delivery_info", NONCE_HEADER, WAKE_HEADER)
+_ONE_DELIVERYS = {NONCE_HEADER, CONTENT_HEADER, WAKE_HEADER, "redelivered", "delivery_info"}
+_BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+_DELAY = re.compile(r"^(?:(?:[01]\.){28})+")
+"""What RabbitMQ's own delays put before a routing key."""
 _REDIS_VISIBILITY = 3600.0
 _RABBITMQ_CONSUMER = 1800.0
 _SHARE = 0.45
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
+_AWAY = (OperationalError, LimitExceeded, OSError)
+"""What publishing raises when it is worth trying again. A message that no broker would take fails."""
 
 
 class EagerWait(BaseException):
@@ -143,9 +150,14 @@ def hop(call: Call, delay: float) -> NoReturn:
 def redelivery_timeout(app: Any) -> float:
     """After how many seconds the app's broker delivers again what was not acknowledged."""
     options = app.conf.broker_transport_options or {}
-    scheme = str(app.conf.broker_url or "").partition(":")[0]
-    default = _RABBITMQ_CONSUMER if scheme in {"", "amqp", "amqps", "pyamqp"} else _REDIS_VISIBILITY
+    default = _RABBITMQ_CONSUMER if _is_rabbitmq(app.conf.broker_read_url) else _REDIS_VISIBILITY
     return float(options.get("visibility_timeout", default))
+
+
+def _is_rabbitmq(url: str | list[str] | None) -> bool:
+    """Whether a broker's URL, or the first of several, is one of RabbitMQ, as it is by default."""
+    first = url if isinstance(url, str) or not url else url[0]
+    return str(first or "amqp").partition(":")[0] in {"amqp", "amqps", "pyamqp"}
 
 
 def longest_wait(app: Any) -> float:
@@ -165,7 +177,7 @@ def _tell(call: Call, delay: float, reason: Exception, policy: str, key: str | N
 def _republish(call: Call, delay: float, *, counted: bool = True) -> float:
     """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown."""
     cap = longest_wait(call.app)
-    headers = {name: value for name, value in call.headers.items() if name not in _BROKERS_OWN}
+    headers = {name: value for name, value in call.headers.items() if not _is_of_one_delivery(name)}
     if counted:
         headers |= {COUNT_HEADER: deferrals(call) + 1, SINCE_HEADER: _since(call)}
     if delay > cap:
@@ -175,15 +187,24 @@ def _republish(call: Call, delay: float, *, counted: bool = True) -> float:
     return countdown
 
 
+def _is_of_one_delivery(header: str) -> bool:
+    """Whether a header says something about this very delivery, and nothing about the next one."""
+    return header in _ONE_DELIVERYS or header.startswith(_BROKERS_OWN)
+
+
 def _again(call: Call, countdown: float, headers: dict[str, Any]) -> Signature[Any]:
     request = call.request
     extra = {}
     if "ignore_result" in vars(request):
         extra["ignore_result"] = request.ignore_result
+    serializer = registry.type_to_name.get(getattr(request, CONTENT_HEADER, None))
+    if serializer is not None:
+        extra["serializer"] = serializer
     signature: Signature[Any] = call.task.signature_from_request(
         request,
         call.args,
         call.kwargs,
+        queue=_queue_of(call),
         countdown=countdown,
         retries=request.retries,
         headers=headers,
@@ -193,9 +214,26 @@ def _again(call: Call, countdown: float, headers: dict[str, Any]) -> Signature[A
     return signature
 
 
+def _queue_of(call: Call) -> str | None:
+    """The queue that a delivery came from by way of an exchange, where that can be told.
+
+    Celery would send the next one to the same exchange by the same key; but if it is delayed by
+    RabbitMQ itself, it would go by the key of the default queue.
+    """
+    delivery = call.request.delivery_info or {}
+    exchange, key = delivery.get("exchange"), delivery.get("routing_key")
+    if not exchange or not key:
+        return None  # from the default exchange, where the key is the queue: Celery knows that
+    original = _DELAY.sub("", key)
+    for name, queue in call.app.amqp.queues.items():
+        if queue.routing_key == original and (original != key or queue.exchange.name == exchange):
+            return str(name)
+    return None
+
+
 def _whole_seconds_for_quorum(app: Any, countdown: float) -> float:
     """RabbitMQ's quorum queues delay by whole seconds only, and refuse to publish a fraction."""
-    if not str(app.conf.broker_url or "amqp").startswith(("amqp", "pyamqp")):
+    if not _is_rabbitmq(app.conf.broker_write_url):
         return countdown
     return float(math.ceil(countdown)) if detect_quorum_queues(app, "amqp")[0] else countdown
 
@@ -210,7 +248,7 @@ def _publish(call: Call, signature: Signature[Any]) -> None:
     while True:
         try:
             signature.apply_async()
-        except (KombuError, OSError) as error:
+        except _AWAY as error:
             if call.task.acks_late:
                 logger.warning(
                     "Cannot put off %s[%s], handing it back to the broker: %s", call.name, call.id, error

@@ -22,7 +22,7 @@ from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import Reject
 from celery.worker.request import Request
 
-from celery_patterns.core.policy import NONCE_HEADER
+from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +55,7 @@ class PolicyRequest(Request):
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
         self._request_dict[NONCE_HEADER] = new_nonce()
+        self._request_dict[CONTENT_HEADER] = message.content_type
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """The hard limit: the process is being killed, and will be gone in a moment."""

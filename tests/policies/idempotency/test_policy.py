@@ -21,7 +21,14 @@ from celery_patterns.errors import (
     StoreVersionError,
 )
 from celery_patterns.policies.idempotency import find, forget
-from celery_patterns.testing import CapturedEvents, MovableClock, assert_deferred, assert_replayed, memory_store
+from celery_patterns.policies.idempotency.record import Record, record_key
+from celery_patterns.testing import (
+    CapturedEvents,
+    MovableClock,
+    assert_deferred,
+    assert_replayed,
+    memory_store,
+)
 
 
 @pytest.fixture
@@ -51,7 +58,8 @@ def make(app: Celery) -> Make:
 
     def make(body: Callable[..., Any], **options: Any) -> Any:
         options.setdefault("key", "order")
-        return app.task(base=IdempotentTask, idempotency=Idempotency(**options), name=f"shop.{body.__name__}")(
+        name = f"shop.{body.__name__}"
+        return app.task(base=IdempotentTask, idempotency=Idempotency(**options), name=name, shared=False)(
             body
         )
 
@@ -151,8 +159,6 @@ def test_a_result_that_cannot_be_kept_is_recorded_without_its_value(make: Make, 
 
 def hold_elsewhere(store: Store, task: Any, order: str, lease: float = 60.0) -> Any:
     """Begin a run of the key as a delivery that lives in another process."""
-    from celery_patterns.policies.idempotency.record import Record, record_key
-
     text = f'"{order}"'
     maker = task.__patterns__.keys("order")
     record = Record(
@@ -254,7 +260,7 @@ def test_a_lapsed_run_may_be_refused(make: Make, store: Store, clock: MovableClo
 def test_a_call_within_itself_is_refused(app: Celery) -> None:
     """An eager call that calls itself under its own key would wait for itself for ever."""
 
-    @app.task(base=IdempotentTask, idempotency=Idempotency(key="order"))
+    @app.task(base=IdempotentTask, idempotency=Idempotency(key="order"), shared=False)
     def charge(order: str) -> Any:
         return charge.apply((order,)).get()
 
@@ -308,7 +314,8 @@ def test_the_header_overrides_the_key(make: Make) -> None:
 def test_a_newer_record_is_refused(make: Make, store: Store) -> None:
     """Old code would misread what newer code wrote."""
     charge = make(counted([]))
-    store.client.hset('cp:idempotency:{shop.charge:"A"}', mapping={"owner": "a/b", "fence": "1", "until": "1", "of": "2 x"})
+    newer = {"owner": "a/b", "fence": "1", "until": "1", "of": "2 x"}
+    store.client.hset('cp:idempotency:{shop.charge:"A"}', mapping=newer)
     with pytest.raises(StoreVersionError, match="newer version"):
         charge.apply(("A",)).get()
 
@@ -317,7 +324,7 @@ def test_a_store_that_is_away_may_be_an_error(app: Celery) -> None:
     """on_store_error="raise" would wait, or worse, go ahead blind."""
     runs: list[Any] = []
     with memory_store("redis://127.0.0.1:1/0"):
-        charge = idempotent(key="order", on_store_error="raise")(app.task(counted(runs)))
+        charge = idempotent(key="order", on_store_error="raise")(app.task(shared=False)(counted(runs)))
         with pytest.raises(StoreUnavailable):
             charge.apply(("A",)).get()
     assert runs == []
@@ -352,7 +359,7 @@ def test_a_wrong_option_fails_when_declared(options: dict[str, Any], message: st
 
 def test_a_key_that_the_task_does_not_have_fails_when_declared(make: Make) -> None:
     """A misspelt key would fail at the first call, in production."""
-    with pytest.raises(PolicyError, match="'oder'.*order, amount"):
+    with pytest.raises(PolicyError, match=r"'oder'.*order, amount"):
         make(counted([]), key="oder").name  # noqa: B018 - the task is made at its first use
 
 
@@ -373,7 +380,7 @@ def test_a_model_may_be_published(app: Celery) -> None:
     class Order(BaseModel):
         number: str
 
-    @app.task(base=IdempotentTask, idempotency=Idempotency(key="order"), pydantic=True)
+    @app.task(base=IdempotentTask, idempotency=Idempotency(key="order"), pydantic=True, shared=False)
     def charge(order: Order) -> str:
         runs.append(order)
         return order.number

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from celery_patterns.core.canonical import canonical_text, shorten
 from celery_patterns.core.store import store_of
 from celery_patterns.policies.idempotency.record import KIND, task_id_of
 
@@ -77,4 +77,4 @@ def forget(app: Any, key: str) -> bool:
 
 def _spellings(key: str) -> list[str]:
     name, _, text = key.partition(":")
-    return [key, f"{name}:{json.dumps(text, ensure_ascii=False)}"]
+    return [key, f"{name}:{shorten(canonical_text(text))}"]

@@ -1,0 +1,202 @@
+"""Checked by mypy --strict, never run: what a type checker has to know about the public names.
+
+Where a line is wrong on purpose, mypy has to say so: an `ignore` that is not needed is an error itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Literal, assert_type
+
+from celery import Celery
+from celery.app.task import Task
+from celery.result import AsyncResult
+
+from celery_patterns import (
+    ALL_ARGS,
+    Call,
+    Event,
+    Idempotency,
+    IdempotentTask,
+    Lease,
+    PatternsError,
+    Policy,
+    PolicyError,
+    PolicyTask,
+    as_decorator,
+    attach,
+    disabled,
+    idempotent,
+    subscribe,
+)
+from celery_patterns.core.policy import Publish, Run
+from celery_patterns.core.store import Store
+from celery_patterns.errors import IdempotencyInProgress, Refused, StoreUnavailable
+from celery_patterns.testing import (
+    CapturedEvents,
+    MovableClock,
+    assert_deferred,
+    assert_replayed,
+    memory_store,
+)
+
+app = Celery("shop")
+
+# --- the value -------------------------------------------------------------------------------------------
+
+assert_type(Idempotency("order_id"), Idempotency)
+assert_type(
+    Idempotency(key=("tenant", "order.id"), ttl=timedelta(days=1), on_in_progress="skip"), Idempotency
+)
+Idempotency(ALL_ARGS, name="charge", ttl=86_400, lease=0.5, on_lapsed="hold", cache_errors=True, max_result=0)
+Idempotency(lambda order: order["id"], on_store_error="raise")
+Idempotency("order_id").ttl = 5  # type: ignore[misc]
+Idempotency()  # type: ignore[call-arg]
+Idempotency("order_id", "charge")  # type: ignore[call-arg]
+Idempotency(5)  # type: ignore[arg-type]
+Idempotency("order_id", lease="60")  # type: ignore[arg-type]
+Idempotency("order_id", on_in_progress="wait")  # type: ignore[arg-type]
+Idempotency("order_id", on_lapsed="defer")  # type: ignore[arg-type]
+Idempotency("order_id", retries=3)  # type: ignore[call-arg]
+
+# --- the base class --------------------------------------------------------------------------------------
+
+
+@app.task(base=IdempotentTask, idempotency=Idempotency(key="order_id"))
+def charge(order_id: str, amount: int = 1) -> str:
+    return f"{order_id} {amount}"
+
+
+class PaymentTask(IdempotentTask):
+    """A base of a project's own."""
+
+    abstract = True
+    idempotency = Idempotency(key="order_id")
+
+
+class BrokenTask(IdempotentTask):
+    """A base whose policy is none."""
+
+    idempotency = "order_id"  # type: ignore[assignment]
+
+
+# --- the decorator: a task stays what it was -------------------------------------------------------------
+
+
+@app.task
+def plain(order_id: str, amount: int = 1) -> str:
+    return f"{order_id} {amount}"
+
+
+@idempotent(key="order_id", lease=5)
+@app.task
+def refund(order_id: str, amount: int = 1) -> str:
+    return f"{order_id} {amount}"
+
+
+@idempotent(key="order_id")
+@app.task(bind=True)
+def notify(self: Any, order_id: str) -> None:
+    lease: Lease = self.request.lease
+    assert_type(lease.lost, bool)
+    assert_type(lease.fence, int)
+
+
+assert_type(plain, Task[Any, Any])
+assert_type(refund, Task[Any, Any])
+assert_type(notify, Task[Any, Any])
+assert_type(charge, IdempotentTask)
+assert_type(refund.delay("A-17"), AsyncResult[Any])
+assert_type(idempotent("order_id")(charge), IdempotentTask)
+assert_type(attach(charge, Idempotency("order_id")), IdempotentTask)
+idempotent()  # type: ignore[call-arg]
+idempotent("order_id", lease="60")  # type: ignore[arg-type]
+idempotent("order_id", on_in_progress="wait")  # type: ignore[arg-type]
+attach(charge, "order_id")  # type: ignore[arg-type]
+
+# --- a pattern of one's own --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Timed(Policy):
+    """A policy as a project would write it."""
+
+    name: str
+    limit: float = 1.0
+
+    kind: ClassVar[str] = "timed"
+    order: ClassVar[int] = 65
+    late_acks: ClassVar[Literal["set", "warn"]] = "warn"
+
+    def publish(self, call: Call, proceed: Publish) -> AsyncResult[Any]:
+        """Around `apply_async`."""
+        assert_type(call.id, str | None)
+        assert_type(call.name, str)
+        return proceed(call)
+
+    def run(self, call: Call, proceed: Run) -> Any:
+        """Around the body."""
+        assert_type(call.key("order_id"), str)
+        return proceed(call)
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """The call will not run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong(Policy):
+    """A policy whose hook does not fit."""
+
+    def run(self, call: str, proceed: Run) -> Any:  # type: ignore[override]
+        """Around the body."""
+
+
+timed = as_decorator(Timed)
+assert_type(timed("checkout", limit=2)(charge), IdempotentTask)
+timed()  # type: ignore[call-arg]
+timed("checkout", limit="2")  # type: ignore[arg-type]
+
+
+class TimedTask(PolicyTask):
+    """A base with two policies."""
+
+    timed = Timed("checkout")
+    idempotency = Idempotency("order_id")
+
+
+# --- watching and switching off ----------------------------------------------------------------------------
+
+event = Event(kind="replayed", policy="idempotency", task="charge", key="charge:1", detail={"holder": "id"})
+assert_type(event.task_id, str | None)
+event.kind = "skipped"  # type: ignore[misc]
+Event("replayed", "idempotency", "charge")  # type: ignore[call-arg]
+
+stop = subscribe(lambda event: assert_type(event, Event))
+assert_type(stop, Callable[[], None])
+subscribe(print)
+subscribe(lambda: None)  # type: ignore[arg-type, misc]
+
+with disabled(), disabled("idempotency", "singleton"):
+    pass
+disabled(True)  # type: ignore[arg-type]
+
+# --- errors ------------------------------------------------------------------------------------------------
+
+try:
+    pass
+except IdempotencyInProgress as refusal:
+    assert_type(refusal.retry_after, float | None)
+except PolicyError as mistake:
+    not_only_ours: TypeError = mistake
+except (Refused, StoreUnavailable) as error:
+    ours: PatternsError = error
+
+# --- for the tests of projects -----------------------------------------------------------------------------
+
+with memory_store() as store, assert_replayed(charge, times=1) as replays, assert_deferred("charge"):
+    assert_type(store, Store)
+    assert_type(replays, CapturedEvents)
+    assert_type(replays.of("replayed", charge), list[Event])
+    MovableClock(store).advance(timedelta(hours=1))
+    MovableClock(store).advance("1h")  # type: ignore[arg-type]
+assert_replayed(charge, 1)  # type: ignore[call-arg]
