@@ -86,9 +86,15 @@ def broker_number(
         connection: The connection it is published on; by default the app's own.
     """
     connection = connection or app.producer_pool.connections.connection
-    if connection.transport.driver_type == "redis":
+    if connection.transport.driver_type == _REDIS:
         return redis_number(level, _steps(connection))
     return amqp_number(level, _top_of(app, queue))
+
+
+def driver_type(app: Celery) -> str:
+    """The kind of broker that an app publishes to, in kombu's words."""
+    kind: str = app.producer_pool.connections.connection.transport.driver_type
+    return kind
 
 
 def redis_number(level: TaskPriority, steps: Sequence[int]) -> int:
@@ -123,6 +129,7 @@ def is_quorum(queue: Queue | None) -> bool:
     return queue is not None and (queue.queue_arguments or {}).get("x-queue-type") == "quorum"
 
 
+_REDIS: Final = "redis"
 _MOST_URGENT: Final = TaskPriority.CRITICAL.value
 
 

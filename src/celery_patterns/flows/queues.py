@@ -36,8 +36,8 @@ def task_queues_for(
     worker reads.
 
     RabbitMQ does not change a queue that exists: one that was declared without a priority has to be deleted,
-    or the new one called otherwise. On Redis, restart workers before publishers: a worker that does not know a
-    step never reads it.
+    or the new one called otherwise. On Redis, restart workers before publishers: a worker never reads a step
+    that it does not know.
 
     Args:
         sources: Routers, whose rules and default name queues, and names of further queues.

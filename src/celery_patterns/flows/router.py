@@ -93,8 +93,13 @@ class TaskRouter(lazy):
         self.tier_of = None if tier_of is None else OfArguments(tier_of, "tier_of")
         self.table = RuleTable((*rules_of(rules), *rules_of(self.ROUTES)), default)
         self.failures: Counter[str] = Counter()
-        self._is_overridden = type(self).route_for_task is not TaskRouter.route_for_task
+        self.is_overridden = type(self).route_for_task is not TaskRouter.route_for_task
         self._check_tiers()
+
+    @property
+    def answers_all(self) -> bool:
+        """Whether Celery never gets to ask a router after this one."""
+        return self.table.default is not NOTHING
 
     @property
     def queues(self) -> tuple[str | Queue, ...]:
@@ -176,7 +181,7 @@ class TaskRouter(lazy):
 
     def decide(self, call: RoutedCall, failed: Failed) -> Decision:
         """What an override says, else what the table says; ``failed`` is told of what raises."""
-        said = self._ask_override(call, failed) if self._is_overridden else None
+        said = self._ask_override(call, failed) if self.is_overridden else None
         return said or self.table.decide(call, failed)
 
     def _ask_override(self, call: RoutedCall, failed: Failed) -> Decision | None:

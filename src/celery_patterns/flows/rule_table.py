@@ -49,9 +49,9 @@ class RuleTable:
 
     def __init__(self, routes: Iterable[Rule], default: Route | object | None = UNSET) -> None:
         self.rules = tuple(_named(routes))
-        self._levels = any(isinstance(rule.priority, TaskPriority) for rule in self.rules)
+        self.has_levels = any(isinstance(rule.priority, TaskPriority) for rule in self.rules)
         self.default = self._default(default)
-        self._decisions = tuple((rule, Decision.of(rule, self._unless_said)) for rule in self.rules)
+        self.decisions = tuple((rule, Decision.of(rule, self._unless_said)) for rule in self.rules)
         self._plans: dict[str, Plan] = {}
 
     def plan(self, name: str) -> Plan:
@@ -90,10 +90,10 @@ class RuleTable:
 
         Left to itself such a message would be among the first on Redis, and the last on RabbitMQ.
         """
-        return TaskPriority.NORMAL if self._levels else None
+        return TaskPriority.NORMAL if self.has_levels else None
 
     def _candidates(self, name: str) -> Iterable[tuple[Rule, Decision]]:
-        for rule, decision in self._decisions:
+        for rule, decision in self.decisions:
             if rule.speaks_of(name):
                 yield rule, decision
                 if not rule.conditions:
@@ -103,13 +103,13 @@ class RuleTable:
         if default is None:
             return NOTHING
         if default is UNSET:
-            return Decision("default", {}, TaskPriority.NORMAL) if self._levels else NOTHING
+            return Decision("default", {}, TaskPriority.NORMAL) if self.has_levels else NOTHING
         rule = replace(Rule.from_route(None, default), name="default")
         if rule.conditions or rule.patterns != (ANY_TASK,):
             raise RuleError(
                 f"default={default!r}: the default holds for every call; make it the last rule instead"
             )
-        self._levels = self._levels or isinstance(rule.priority, TaskPriority)
+        self.has_levels = self.has_levels or isinstance(rule.priority, TaskPriority)
         return Decision.of(rule, self._unless_said)
 
 
