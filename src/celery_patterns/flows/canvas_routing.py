@@ -11,6 +11,7 @@ from celery.utils.functional import maybe_list
 
 from celery_patterns.errors import RuleError
 from celery_patterns.flows.priority import TaskPriority, broker_number
+from celery_patterns.flows.rule import check_priority
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -54,8 +55,7 @@ def route_canvas(
     """
     if queue is not None and (not isinstance(queue, str) or not queue):
         raise RuleError(f"queue={queue!r}: write the queue's name")
-    if priority is not None and not isinstance(priority, TaskPriority | int):
-        raise RuleError(f"priority={priority!r}: write a TaskPriority, such as TaskPriority.HIGH")
+    check_priority(priority)
     routed: Signature[Any] = _Routing(queue, priority, app or signature.app).visit(signature)
     return routed
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAX_PRIORITY: Final = 9
 """The highest number of the scale that all brokers share."""
 
+HIGHEST_NUMBER: Final = 255
+"""What AMQP has room for."""
+
 KOMBU_STEPS: Final = (0, 3, 6, 9)
 """The lists that kombu keeps per queue in Redis, unless told otherwise."""
 

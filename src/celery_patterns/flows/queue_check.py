@@ -30,7 +30,7 @@ def check_queues(
                 subject=queue,
                 message=f"{by_whom} names it, and task_queues does not declare it (see task_queues_for)",
             )
-        if consumed is not None and queue not in consumed:
+        if consumed is not None and (declared[queue].name if queue in declared else queue) not in consumed:
             yield Finding(
                 kind="queue without a worker",
                 subject=queue,

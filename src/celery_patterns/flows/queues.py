@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from kombu import Exchange, Queue
 
 from celery_patterns.errors import RuleError
-from celery_patterns.flows.priority import KOMBU_STEPS, MAX_PRIORITY
+from celery_patterns.flows.priority import HIGHEST_NUMBER, KOMBU_STEPS, MAX_PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -54,7 +54,7 @@ def task_queues_for(
         The settings by name, for ``app.conf.update``. Two queues of one name, the first declaration is kept.
 
     Raises:
-        RuleError: Nothing names a queue, or a value cannot be declared.
+        RuleError: A value cannot be declared.
     """
     _check(queue_type, max_priority)
     is_quorum = queue_type == "quorum"
@@ -62,7 +62,7 @@ def task_queues_for(
     common = Exchange(exchange or default, type=exchange_type)
     arguments: dict[str, Any] = {"x-queue-type": "quorum"} if is_quorum else {"x-max-priority": max_priority}
     queues: dict[str, Queue] = {}
-    for queue in (*_named_by(sources), default):
+    for queue in _named_by((*sources, default)):
         if isinstance(queue, Queue):
             queues.setdefault(queue.name, queue)
         elif queue not in queues:
@@ -81,14 +81,16 @@ def task_queues_for(
 
 def _named_by(sources: Iterable[TaskRouter | str]) -> Iterator[str | Queue]:
     for source in sources:
-        if isinstance(source, str):
+        if not isinstance(source, str):
+            yield from source.queues
+        elif source:
             yield source
         else:
-            yield from source.queues
+            raise RuleError("a queue's name is empty")
 
 
 def _check(queue_type: str, max_priority: int | None) -> None:
     if queue_type not in {"classic", "quorum"}:
         raise RuleError(f"queue_type={queue_type!r}: write 'classic' or 'quorum'")
-    if max_priority is not None and not 1 <= max_priority <= 255:  # noqa: PLR2004 - RabbitMQ's own bounds
-        raise RuleError(f"max_priority={max_priority!r}: RabbitMQ takes 1 to 255, and 9 serves all meanings")
+    if max_priority is not None and not 1 <= max_priority <= HIGHEST_NUMBER:
+        raise RuleError(f"max_priority={max_priority!r}: RabbitMQ takes 1 to {HIGHEST_NUMBER}")

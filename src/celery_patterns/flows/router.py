@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,9 +17,10 @@ from celery_patterns.core.events import Event, emit
 from celery_patterns.errors import RuleError, UnroutableQueue
 from celery_patterns.flows.decision import NOTHING, Decision, route_for, settle_options
 from celery_patterns.flows.of_arguments import OfArguments
+from celery_patterns.flows.priority import TaskPriority
 from celery_patterns.flows.routed_call import RoutedCall
 from celery_patterns.flows.router_apps import app_of, router_behind
-from celery_patterns.flows.rule import check_options
+from celery_patterns.flows.rule import Rule, check_options
 from celery_patterns.flows.rule_table import UNSET, Failed, Route, Routes, RuleTable, rules_of
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from kombu import Queue
 
     from celery_patterns.flows.explanation import Explanation
-    from celery_patterns.flows.priority import TaskPriority
 
 logger = logging.getLogger("celery_patterns")
 
@@ -94,7 +95,7 @@ class TaskRouter(lazy):
         self.table = RuleTable((*rules_of(rules), *rules_of(self.ROUTES)), default)
         self.failures: Counter[str] = Counter()
         self.is_overridden = type(self).route_for_task is not TaskRouter.route_for_task
-        self._check_tiers()
+        _check_tiers(self.tiers, self.table.rules)
 
     @property
     def answers_all(self) -> bool:
@@ -106,6 +107,12 @@ class TaskRouter(lazy):
         """The queues that the rules and the default name, in the order of the table."""
         named = (*(rule.queue for rule in self.table.rules), self.table.default.route.get("queue"))
         return tuple(queue for queue in named if queue is not None)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        override = vars(cls).get("route_for_task")
+        if override is not None:
+            cls.route_for_task = _answering_whole(override)  # type: ignore[method-assign]
 
     def __call__(
         self,
@@ -145,13 +152,13 @@ class TaskRouter(lazy):
 
         What an override returns is taken as a rule's word, and ``None`` or ``{}`` as none: then the table
         decides. ``super().route_for_task(task, args, kwargs)`` asks the table; it sees the options of the
-        call, although they are not among the arguments.
+        call, although they are not among the arguments. Whoever calls the method from outside, as tests do,
+        gets the whole answer: what Celery would get.
         """
         asked = _asked.get()
         if asked is None:
-            call = RoutedCall(app_of(self, None), task, args, kwargs, {}, tier_of=self.tier_of)
-        else:
-            call = asked.with_arguments(task, args, kwargs)
+            return self.route(task, args, kwargs)
+        call = asked.with_arguments(task, args, kwargs)
         return self._answer(self.table.decide(call, self._failed), call)
 
     def explain(
@@ -216,14 +223,6 @@ class TaskRouter(lazy):
             )
         )
 
-    def _check_tiers(self) -> None:
-        if self.tiers is None:
-            return
-        for rule in self.table.rules:
-            unknown = sorted(rule.tiers - self.tiers.keys())
-            if unknown:
-                raise RuleError(f"{rule.name!r}: no tier {unknown[0]!r} among tiers={sorted(self.tiers)}")
-
     __eq__ = object.__eq__  # `lazy` would compare what it evaluates to
     __ne__ = object.__ne__
     __hash__ = object.__hash__
@@ -237,12 +236,38 @@ class TaskRouter(lazy):
         return copyreg.__newobj__, (type(self),), vars(self)  # type: ignore[attr-defined]
 
 
+def _answering_whole(override: Callable[..., Any]) -> Callable[..., Any]:
+    """An override that gives its own word to its router alone, and the router's to everybody else."""
+
+    @functools.wraps(override)
+    def route_for_task(
+        self: TaskRouter,
+        task: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return self.route(task, args, kwargs) if _asked.get() is None else override(self, task, args, kwargs)
+
+    return route_for_task
+
+
 def routers_of(app: Celery) -> Iterator[TaskRouter]:
     """The TaskRouters in an app's ``task_routes``, in the order in which Celery asks them."""
     for entry in app.amqp.routes:
         router = router_behind(entry)
         if isinstance(router, TaskRouter):
             yield router
+
+
+def _check_tiers(tiers: Mapping[str, TaskPriority] | None, rules: Iterable[Rule]) -> None:
+    if tiers is None:
+        return
+    if not all(isinstance(level, TaskPriority) for level in tiers.values()):
+        raise RuleError(f"tiers={tiers!r}: give each tier a TaskPriority")
+    for rule in rules:
+        unknown = sorted(rule.tiers - tiers.keys())
+        if unknown:
+            raise RuleError(f"{rule.name!r}: no tier {unknown[0]!r} among tiers={sorted(tiers)}")
 
 
 def _decision_from(said: object, source: str) -> Decision | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from kombu import Queue
 
 from celery_patterns.errors import RuleError
 from celery_patterns.flows.of_arguments import OfArguments
-from celery_patterns.flows.priority import TaskPriority
+from celery_patterns.flows.priority import HIGHEST_NUMBER, TaskPriority
 from celery_patterns.flows.rule_conditions import ArgumentsMeet, Condition, HeaderValue, Tier, Urgency
 from celery_patterns.flows.rule_names import (
     NamePattern,
@@ -141,7 +140,7 @@ class Rule:
     def _conditions(self) -> Iterator[Condition]:
         """Cheap questions first: the function of the arguments binds the call to the task's signature."""
         if self.urgent is not None:
-            yield Urgency(bool(self.urgent))
+            yield Urgency(self.urgent)
         for name, wanted in self.header.items():
             yield HeaderValue(name, wanted)
         if self.tier is not None:
@@ -156,15 +155,29 @@ def _check_route(rule: Rule) -> None:
         raise RuleError(f"Rule for {rule} routes nowhere: give it a queue=, a priority=, or options=")
     if rule.queue is not None and (not rule.queue or not isinstance(rule.queue, str | Queue)):
         raise RuleError(f"queue={rule.queue!r}: write the queue's name")
-    is_number = isinstance(rule.priority, int) and not isinstance(rule.priority, bool)
-    if rule.priority is not None and not isinstance(rule.priority, TaskPriority) and not is_number:
-        raise RuleError(f"priority={rule.priority!r}: write a TaskPriority, such as TaskPriority.HIGH")
+    check_priority(rule.priority)
+    if rule.urgent is not None and not isinstance(rule.urgent, bool):
+        raise RuleError(f"urgent={rule.urgent!r}: write True or False, or leave it out")
     check_options(rule.options, f"Rule for {rule}")
     twice = {"queue", "priority"} & rule.options.keys()
     if twice:
         raise RuleError(
             f"Rule for {rule}: say {' and '.join(sorted(twice))} as an argument of Rule, not in options="
         )
+
+
+def check_priority(priority: object) -> None:
+    """Refuse what is no priority.
+
+    Raises:
+        RuleError: Saying what to write instead.
+    """
+    if priority is None or isinstance(priority, TaskPriority):
+        return
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise RuleError(f"priority={priority!r}: write a TaskPriority, such as TaskPriority.HIGH")
+    if not 0 <= priority <= HIGHEST_NUMBER:
+        raise RuleError(f"priority={priority!r}: brokers take 0 to {HIGHEST_NUMBER}")
 
 
 def check_options(options: Mapping[str, Any], source: str) -> None:
@@ -185,7 +198,7 @@ def _mapping(option: str, value: object) -> Mapping[str, Any]:
     """A copy that nobody else can change."""
     if not isinstance(value, Mapping):
         raise RuleError(f"{option}={value!r}: write a dict")
-    return MappingProxyType(dict(value))
+    return dict(value)
 
 
 def _tiers(tier: object) -> frozenset[str]:
