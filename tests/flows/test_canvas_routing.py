@@ -103,7 +103,7 @@ def test_a_frozen_canvas(app: Celery) -> None:
 
 
 def test_maps_and_chunks(app: Celery) -> None:
-    """`chunks` drop their options when they are published."""
+    """Both drop their options when they are published (maps in older Celerys)."""
     task, numbers = s(app, "x"), [(1,), (2,), (3,)]
     for made in (xmap(task, numbers, app=app), xstarmap(task, numbers, app=app)):
         route_canvas(made, queue="bulk", priority=9).apply_async()
@@ -115,6 +115,14 @@ def test_maps_and_chunks(app: Celery) -> None:
     ).apply_async()
     assert [message.queue for message in app.outbox.messages] == ["bulk"] * 3
     assert [message.priority for message in app.outbox.messages] == [9] * 3
+
+
+def test_maps_are_still_routed_by_what_they_map(make_app: MakeApp) -> None:
+    """With a priority alone, rules would see a map as celery.map, and send it elsewhere."""
+    app = make_app(TaskRouter([Rule("proj.charge", queue="charges")]))
+    route_canvas(xmap(app.tasks["proj.charge"].s(), [1, 2], app=app), priority=7).apply_async()
+    sent = app.outbox.last
+    assert (sent.task, sent.queue, sent.priority) == ("celery.map", "charges", 7)
 
 
 def test_what_is_published(app: Celery) -> None:

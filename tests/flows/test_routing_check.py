@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from celery import Celery
 from kombu import Queue
 
 from celery_patterns import Rule, TaskPriority, TaskRouter, task_queues_for
@@ -162,5 +161,5 @@ def test_an_override_may_speak_of_any_task(make_app: MakeApp) -> None:
         def route_for_task(self, task: str, args: Any = None, kwargs: Any = None) -> Any:
             return "q"
 
-    app: Celery = make_app(Router(), **DECLARED, **task_queues_for("q", "pinned"))
+    app = make_app(Router(), **DECLARED, **task_queues_for("q", "pinned"))
     assert found(check_routes(app)) == []

@@ -6,7 +6,7 @@ from collections.abc import MutableSequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery.canvas import chunks, maybe_signature
+from celery.canvas import Signature, chunks, maybe_signature, xmap, xstarmap
 from celery.utils.functional import maybe_list
 
 from celery_patterns.errors import RuleError
@@ -15,7 +15,6 @@ from celery_patterns.flows.rule import check_priority
 
 if TYPE_CHECKING:
     from celery import Celery
-    from celery.canvas import Signature
     from kombu import Queue
 
 _SIGNATURE_OPTIONS = ("link", "link_error", "chord", "chain")
@@ -36,8 +35,9 @@ def route_canvas(
     callbacks and errbacks, ``map`` and ``chunks``, and generators without consuming them. It is explicit, so
     it wins over rules, and each step carries it in its message.
 
-    Like ``set``, it changes the canvas and returns it, except that ``chunks``, which drop all options when
-    they are published, become the group that they stand for: use what is returned. The number that a
+    Like ``set``, it changes the canvas and returns it. But ``chunks`` (and maps, in older Celerys) drop
+    their options when they are published, so they become the tasks that they stand for: use what is returned.
+    The number that a
     :class:`TaskPriority` means is settled here, since later steps may be published by workers that do not
     know this library; meanings that steps were given by ``set(priority=TaskPriority.LOW)`` are settled too.
 
@@ -71,6 +71,8 @@ class _Routing:
         signature: Any = maybe_signature(step)
         if isinstance(signature, chunks):
             signature = signature.group()
+        elif isinstance(signature, xmap | xstarmap):
+            signature = _plain(signature)
         self._set_options(signature)
         kind, inside = signature.subtask_type, signature.kwargs
         if kind in {"group", "chain"}:
@@ -106,3 +108,13 @@ class _Routing:
             priority = broker_number(priority, self.app, queue=queue)
         if priority is not None:
             options["priority"] = priority
+
+
+def _plain(mapped: Any) -> Any:
+    """The task that a map is when it is published, with options of its own.
+
+    Rules still see it by the name of the task that it maps over.
+    """
+    task, items = mapped.kwargs["task"], list(mapped.kwargs["it"])
+    options = {"route_name": task["task"], **mapped.options}
+    return Signature(mapped.task, (), {"task": task, "it": items}, options, immutable=True, app=mapped._app)  # noqa: SLF001
