@@ -141,6 +141,18 @@ def test_one_of_the_two(app: Celery) -> None:
     assert routed(route_canvas(canvas, queue="other"), queue="other", priority=3) == {"a", "b"}
 
 
+def test_bodies_know_their_priority_without_the_option(make_app: MakeApp) -> None:
+    """Celery publishes the body of a chord in a chain with priority=None: it would run at another."""
+    app = make_app(TaskRouter([Rule("*", priority=TaskPriority.CRITICAL)]))
+    canvas = chord([app.tasks["proj.method"].si(1)], app.tasks["proj.charge"].s().set(headers={"mine": 1}))
+    route_canvas(canvas, queue="bulk", priority=TaskPriority.BULK)
+    canvas.body.options["priority"] = None
+    canvas.body.apply_async(({},))
+    assert (app.outbox.last.queue, app.outbox.last.priority) == ("bulk", 9)
+    assert app.outbox.last.headers["mine"] == 1
+    assert "headers" not in canvas.options, "those of a chord would replace those of its members"
+
+
 def test_meanings_of_single_steps_are_settled(app: Celery) -> None:
     """A TaskPriority inside a message cannot be carried: the canvas could not be published."""
     canvas = chain(

@@ -189,6 +189,18 @@ def test_calls_by_name_alone_find_their_app(make_app: MakeApp) -> None:
     assert on_redis.outbox.last.priority == 0
 
 
+@pytest.mark.parametrize("router_class", [TaskRouter, "classic"])
+def test_a_router_that_two_apps_share_knows_who_asks(make_app: MakeApp, router_class: Any) -> None:
+    """A call by name does not tell its app: the number would be that of the wrong broker."""
+    router = (ClassicRouter if router_class == "classic" else TaskRouter)(
+        [Rule("elsewhere.*", priority=CRITICAL)]
+    )
+    on_redis, on_rabbitmq = make_app(router, broker=REDIS), make_app(router, broker=RABBITMQ)
+    for app, number in ((on_redis, 0), (on_rabbitmq, 9)) * 2:
+        app.send_task("elsewhere.task")
+        assert app.outbox.last.priority == number
+
+
 def test_who_says_nothing_is_normal(make_app: MakeApp, broker_url: str) -> None:
     """A message without a priority is among the first on Redis, and the last on RabbitMQ."""
     app = make_app(
@@ -272,6 +284,17 @@ def test_meanings_work_wherever_celery_takes_a_priority(make_app: MakeApp, broke
     assert send(app, "proj.reports.daily").priority == expected[LOW]
     app.tasks["proj.reports.daily"].s().set(priority=HIGH).apply_async()
     assert app.outbox.last.priority == expected[HIGH]
+
+
+def test_a_header_can_carry_the_meaning(make_app: MakeApp, broker_url: str) -> None:
+    """A producer without this library knows no number that is right on all brokers."""
+    app = make_app(TaskRouter([Rule("*", priority=LOW)]), broker=broker_url)
+    critical, low = (0, 6) if broker_url == REDIS else (9, 2)
+    assert send(app, "proj.charge", {}, headers={"cp-priority": "CRITICAL"}).priority == critical
+    assert send(app, "proj.charge", {}, headers={"cp-priority": 5}).priority == 5
+    assert send(app, "proj.charge", {}, headers={"cp-priority": "CRITICAL"}, priority=1).priority == 1
+    for nonsense in ("critical!", None, 4.5, ["HIGH"]):
+        assert send(app, "proj.charge", {}, headers={"cp-priority": nonsense}).priority == low
 
 
 # --- nothing leaks ----------------------------------------------------------------------------------------

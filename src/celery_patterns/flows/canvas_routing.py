@@ -10,12 +10,13 @@ from celery.canvas import Signature, chunks, maybe_signature, xmap, xstarmap
 from celery.utils.functional import maybe_list
 
 from celery_patterns.errors import RuleError
-from celery_patterns.flows.priority import TaskPriority, broker_number
+from celery_patterns.flows.decision import number_of
+from celery_patterns.flows.priority import TaskPriority
+from celery_patterns.flows.routed_call import PRIORITY_HEADER
 from celery_patterns.flows.rule import check_priority
 
 if TYPE_CHECKING:
     from celery import Celery
-    from kombu import Queue
 
 _SIGNATURE_OPTIONS = ("link", "link_error", "chord", "chain")
 """Options that hold further steps: callbacks, and what ``freeze`` has attached."""
@@ -94,6 +95,7 @@ class _Routing:
 
     def _set_options(self, signature: Any) -> None:
         options = signature.options
+        level = options.get("priority") if self.priority is None else self.priority
         for name in _SIGNATURE_OPTIONS:
             if options.get(name):
                 steps = [self.visit(step) for step in maybe_list(options[name])]
@@ -102,12 +104,14 @@ class _Routing:
             for name in ("exchange", "exchange_type", "routing_key"):
                 options.pop(name, None)
             options["queue"] = self.queue
-        priority = options.get("priority") if self.priority is None else self.priority
-        if isinstance(priority, TaskPriority):
-            queue: str | Queue = options.get("queue") or self.app.conf.task_default_queue
-            priority = broker_number(priority, self.app, queue=queue)
-        if priority is not None:
-            options["priority"] = priority
+        if level is None:
+            return
+        options["priority"] = number_of(level, self.app, options.get("queue"))
+        if signature.subtask_type is None:
+            # Where a chord is a step of a chain, Celery publishes its body with priority=None. The header is
+            # for the router of the worker that does. Not on groups and chords: theirs replace their members'.
+            said = level.name if isinstance(level, TaskPriority) else level
+            options["headers"] = {**(options.get("headers") or {}), PRIORITY_HEADER: said}
 
 
 def _plain(mapped: Any) -> Any:

@@ -83,11 +83,10 @@ def settle_options(decision: Decision, call: RoutedCall) -> None:
     Celery hands its options over for good: they belong to this publication alone.
     """
     options = call.options
-    priority = options.get("priority")
-    if isinstance(priority, TaskPriority):
-        options["priority"] = number_of(
-            priority, call.app, options.get("queue") or decision.route.get("queue")
-        )
+    said = call.priority
+    if said is not None:
+        queue = options.get("queue") or decision.route.get("queue")
+        options["priority"] = number_of(said, call.app, queue)
     if options.pop("urgent", None):
         options["headers"] = {**(options.get("headers") or {}), URGENT_HEADER: True}
 

@@ -28,7 +28,7 @@ _ATTRIBUTES: Final = ("queue", "exchange", "routing_key", "priority")
 def explain(router: TaskRouter, call: RoutedCall) -> Explanation:
     """What ``TaskRouter.explain`` answers."""
     raised: list[str] = []
-    explicit = dict(call.options)
+    explicit, said = dict(call.options), call.priority
     decision = router.decide(call, lambda source, _, error: raised.append(f"{source!r} raised {error!r}"))
     considered = tuple(_verdicts(router, decision, call))
     route, error = _route(decision, call)
@@ -40,7 +40,7 @@ def explain(router: TaskRouter, call: RoutedCall) -> Explanation:
         why=_why(considered, raised, explicit),
         considered=considered,
         queue=getattr(queue, "name", queue),
-        priority=decision.priority if explicit.get("priority") is None else explicit["priority"],
+        priority=decision.priority if said is None else said,
         options=published,
         error=error,
     )

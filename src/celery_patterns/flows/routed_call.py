@@ -6,6 +6,8 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+from celery_patterns.flows.priority import TaskPriority
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -19,6 +21,9 @@ TIER_HEADER: Final = "cp-tier"
 
 URGENT_HEADER: Final = "cp-urgent"
 """Present and true on a call that was published as urgent."""
+
+PRIORITY_HEADER: Final = "cp-priority"
+"""The priority of a call that is published without one: a meaning's name, or a number."""
 
 _signatures: WeakKeyDictionary[Any, inspect.Signature | None] = WeakKeyDictionary()
 
@@ -90,6 +95,18 @@ class RoutedCall:
             return sent
         found: str | None = self._tier_of(self.arguments)
         return found
+
+    @property
+    def priority(self) -> TaskPriority | int | None:
+        """What the call itself says: its option, else its header, where that says something that is one."""
+        said = self.options.get("priority")
+        if said is not None:
+            explicit: TaskPriority | int = said
+            return explicit
+        sent = self.header(PRIORITY_HEADER)
+        if isinstance(sent, str) and sent in TaskPriority.__members__:
+            return TaskPriority[sent]
+        return sent if isinstance(sent, int) else None
 
     def header(self, name: str) -> Any:
         """A custom header or a stamp; ``None`` if the call has neither."""
