@@ -297,6 +297,30 @@ def test_a_header_can_carry_the_meaning(make_app: MakeApp, broker_url: str) -> N
         assert send(app, "proj.charge", {}, headers={"cp-priority": nonsense}).priority == low
 
 
+def test_what_is_remembered_is_forgotten_with_the_broker(make_app: MakeApp) -> None:
+    """A number that was right for the first broker would be sent to the second."""
+    app = make_app(TaskRouter([Rule("*", priority=CRITICAL)]), broker=REDIS)
+    for _ in range(2):
+        assert send(app, "proj.charge", {}).priority == 0
+    app.conf.broker_url = RABBITMQ
+    app._pool = app.amqp._producer_pool = None
+    for _ in range(2):
+        assert send(app, "proj.charge", {}).priority == 9
+
+
+def test_what_is_remembered_does_not_hide_what_a_call_says(make_app: MakeApp) -> None:
+    """The second call of a task would be answered as the first, whatever it says."""
+    app = make_app(TaskRouter([Rule("*", queue="rule", priority=CRITICAL)]))
+    for _ in range(2):
+        assert (send(app, "proj.charge", {}).queue, app.outbox.last.priority) == ("rule", 0)
+        assert send(app, "proj.charge", {}, queue="mine").queue == "mine"
+        assert send(app, "proj.charge", {}, priority=HIGH).priority == 3
+        assert send(app, "proj.charge", {}, headers={"cp-priority": "BULK"}).priority == 9
+        assert send(app, "proj.charge", {}, urgent=True).headers == {"cp-urgent": True}
+        assert send(app, "proj.charge", {}, exchange="e", routing_key="k").queue == "celery"
+        assert send(app, "proj.charge", {}, routing_key="k").options["routing_key"] == "k"
+
+
 # --- nothing leaks ----------------------------------------------------------------------------------------
 
 
@@ -575,3 +599,13 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
     for number in range(25_000):
         assert router.table.plan(f"proj.task{number}").candidates
     assert len(router.table._plans) <= 10_000
+
+
+def test_each_app_s_task_has_an_answer_of_its_own(make_app: MakeApp) -> None:
+    """Two tasks of one name, in two apps, would be answered as one."""
+    router = TaskRouter([Rule("*", priority=CRITICAL)])
+    on_redis, on_rabbitmq = make_app(router, broker=REDIS), make_app(router, broker=RABBITMQ)
+    for _ in range(3):
+        assert send(on_redis, "proj.charge", {}).priority == 0
+        assert send(on_redis, "proj.charge", {}).priority == 0
+        assert send(on_rabbitmq, "proj.charge", {}).priority == 9

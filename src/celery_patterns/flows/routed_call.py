@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
+from celery_patterns.flows.parameters import parameters_of
 from celery_patterns.flows.priority import TaskPriority
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ URGENT_HEADER: Final = "cp-urgent"
 
 PRIORITY_HEADER: Final = "cp-priority"
 """The priority of a call that is published without one: a meaning's name, or a number."""
-
-_signatures: WeakKeyDictionary[Any, inspect.Signature | None] = WeakKeyDictionary()
 
 
 class RoutedCall:
@@ -103,7 +100,7 @@ class RoutedCall:
         if said is not None:
             explicit: TaskPriority | int = said
             return explicit
-        sent = self.header(PRIORITY_HEADER)
+        sent = (self.options.get("headers") or {}).get(PRIORITY_HEADER)
         if isinstance(sent, str) and sent in TaskPriority.__members__:
             return TaskPriority[sent]
         return sent if isinstance(sent, int) else None
@@ -116,40 +113,9 @@ class RoutedCall:
         return self.options.get(name) if name in (self.options.get("stamped_headers") or ()) else None
 
     def _bind(self) -> Mapping[str, Any]:
-        signature = None
-        if self.task is not None:
-            if self.task.name != self.name:  # routed by the name of what it maps over
-                return {}
-            signature = _signature_of(self.task)
-        if signature is None:
+        if self.task is None:
             return self.kwargs
-        try:
-            bound = signature.bind(*self.args, **self.kwargs)
-        except TypeError:  # the task will say so itself when it runs
-            return self.kwargs
-        bound.apply_defaults()
-        return _flat(bound)
-
-
-def _signature_of(task: Task[Any, Any]) -> inspect.Signature | None:
-    try:
-        return _signatures[task]
-    except KeyError:
-        _signatures[task] = signature = _inspect(task)
-        return signature
-
-
-def _inspect(task: Task[Any, Any]) -> inspect.Signature | None:
-    try:
-        return inspect.signature(task.run)
-    except (TypeError, ValueError):
-        return None
-
-
-def _flat(bound: inspect.BoundArguments) -> Mapping[str, Any]:
-    """The arguments by name, those that a ``**kwargs`` of the task has caught among them."""
-    for parameter in bound.signature.parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            caught = bound.arguments.pop(parameter.name)
-            return {**caught, **bound.arguments}
-    return bound.arguments
+        if self.task.name != self.name:  # routed by the name of what it maps over
+            return {}
+        parameters = parameters_of(self.task)
+        return self.kwargs if parameters is None else parameters.bind(self.args, self.kwargs)

@@ -18,6 +18,7 @@ from celery_patterns.errors import RuleError, UnroutableQueue
 from celery_patterns.flows.decision import NOTHING, Decision, route_for, settle_options
 from celery_patterns.flows.of_arguments import OfArguments
 from celery_patterns.flows.priority import TaskPriority
+from celery_patterns.flows.ready import ReadyAnswers, is_plain
 from celery_patterns.flows.routed_call import RoutedCall
 from celery_patterns.flows.router_apps import app_of, router_behind
 from celery_patterns.flows.rule import Rule, check_options
@@ -93,6 +94,7 @@ class TaskRouter(lazy):
         self.tiers = None if tiers is None else dict(tiers)
         self.tier_of = None if tier_of is None else OfArguments(tier_of, "tier_of")
         self.table = RuleTable((*rules_of(rules), *rules_of(self.ROUTES)), default)
+        self._ready = ReadyAnswers()
         self.failures: Counter[str] = Counter()
         self.is_overridden = type(self).route_for_task is not TaskRouter.route_for_task
         _check_tiers(self.tiers, self.table.rules)
@@ -142,8 +144,16 @@ class TaskRouter(lazy):
         Raises:
             UnroutableQueue: A rule names a queue that is not declared and that Celery may not make.
         """
+        options = {} if options is None else options
+        ready = self._ready.find(name, task, options)
+        if ready is not None:
+            return ready.route and ready.route.copy()
         call = RoutedCall(app_of(self, task), name, args, kwargs, options, task=task, tier_of=self.tier_of)
-        return self._answer(self.decide(call, self._failed), call)
+        is_same_for_all = not self.is_overridden and self.table.plan(name).is_sure and is_plain(options)
+        route = self._answer(self.decide(call, self._failed), call)
+        if is_same_for_all:
+            self._ready.keep(call, route)
+        return route
 
     def route_for_task(
         self, task: str, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None
@@ -233,7 +243,8 @@ class TaskRouter(lazy):
     __str__ = __repr__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return copyreg.__newobj__, (type(self),), vars(self)  # type: ignore[attr-defined]
+        state = {**vars(self), "_ready": ReadyAnswers()}
+        return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
 
 
 def _answering_whole(override: Callable[..., Any]) -> Callable[..., Any]:

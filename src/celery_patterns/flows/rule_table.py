@@ -37,6 +37,11 @@ class Plan:
     candidates: tuple[tuple[Rule, Decision], ...]
     otherwise: Decision
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether the decision is the same for all calls of this name."""
+        return not self.candidates or not self.candidates[0][0].conditions
+
 
 class RuleTable:
     """A table of rules; the first match wins.
