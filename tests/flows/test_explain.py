@@ -113,3 +113,16 @@ def test_an_override_is_named(make_app: MakeApp) -> None:
     told = app.conf.task_routes[0].explain("proj.charge", ({},))
     assert (told.rule, told.queue) == ("Router.route_for_task", "code")
     assert app.conf.task_routes[0].explain("proj.export", ("t",)).rule == "all"
+
+
+def test_an_override_that_asks_a_failing_table_is_not_counted_either(make_app: MakeApp) -> None:
+    """Looking would change the counters of a router in the classic style."""
+
+    class Router(TaskRouter):
+        def route_for_task(self, task: str, args: Any = None, kwargs: Any = None) -> Any:
+            return super().route_for_task(task, args, kwargs)
+
+    app = make_app(Router([Rule("proj.charge", when=is_large, queue="large")], default="rest"))
+    told = app.conf.task_routes[0].explain("proj.charge", ({},))
+    assert told.queue == "rest"
+    assert not app.conf.task_routes[0].failures

@@ -79,6 +79,14 @@ def test_arguments_are_found_however_they_are_passed(make_app: MakeApp, call: An
     assert app.outbox.last.queue == "large", "a keyword argument has its name without the task"
 
 
+def test_a_known_task_that_is_sent_by_name_has_names_for_its_arguments(make_app: MakeApp) -> None:
+    """send_task and apply_async would route one and the same call differently."""
+    app = make_app(TaskRouter([Rule("proj.*", when=is_large, queue="large")]))
+    app.finalize()
+    app.send_task("proj.charge", ({"total": 2000},))
+    assert app.outbox.last.queue == "large"
+
+
 def test_predicates_see_defaults_and_caught_keywords(make_app: MakeApp) -> None:
     """A rule about an argument that the caller left out, or that **kwargs caught, would never match."""
     app = make_app(
@@ -424,7 +432,9 @@ def test_the_classic_call_answers_in_a_test_without_celery() -> None:
     assert ClassicRouter()("proj.export", (), {}, {})["queue"] == "exports"
 
 
-@pytest.mark.parametrize("answer", [["q"], {"countdown": 3}, {"queue": "q", "headers": {}}])
+@pytest.mark.parametrize(
+    "answer", [["q"], {"countdown": 3}, {"queue": "q", "headers": {}}, {"priority": "high"}]
+)
 def test_an_override_s_bad_answer_does_not_lose_the_task(
     make_app: MakeApp, events: list[Event], answer: Any
 ) -> None:

@@ -56,7 +56,8 @@ class RoutedCall:
         self.args = args or ()
         self.kwargs = kwargs or {}
         self.options = {} if options is None else options
-        self.task = task
+        # `send_task` of older Celerys does not look for the task that it names.
+        self.task = app.tasks.get(name) if task is None and app.finalized else task
         self._tier_of = tier_of
         self._arguments: Mapping[str, Any] | None = None
 

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import copyreg
-import functools
-import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.functional import lazy
 
-from celery_patterns.core.events import Event, emit
-from celery_patterns.errors import RuleError, UnroutableQueue
+from celery_patterns.errors import RuleError
 from celery_patterns.flows.decision import NOTHING, Decision, route_for, settle_options
 from celery_patterns.flows.of_arguments import OfArguments
+from celery_patterns.flows.override import answering_whole, ask_override, asked_now
 from celery_patterns.flows.priority import TaskPriority
 from celery_patterns.flows.ready import ReadyAnswers, is_plain
 from celery_patterns.flows.routed_call import RoutedCall
 from celery_patterns.flows.router_apps import app_of, router_behind
-from celery_patterns.flows.rule import Rule, check_options
+from celery_patterns.flows.rule_failures import RuleFailures
 from celery_patterns.flows.rule_table import UNSET, Failed, Route, Routes, RuleTable, rules_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from celery import Celery
     from celery.app.task import Task
     from kombu import Queue
 
     from celery_patterns.flows.explanation import Explanation
-
-logger = logging.getLogger("celery_patterns")
-
-_asked: ContextVar[RoutedCall | None] = ContextVar("celery_patterns_routed_call", default=None)
+    from celery_patterns.flows.rule import Rule
 
 
 class TaskRouter(lazy):
@@ -80,7 +73,7 @@ class TaskRouter(lazy):
     ROUTES: ClassVar[Routes] = ()
     """A table for subclasses, asked after the rules that the instance was given."""
 
-    def __init__(  # pylint: disable=super-init-not-called
+    def __init__(
         self,
         rules: Routes = (),
         *,
@@ -95,7 +88,7 @@ class TaskRouter(lazy):
         self.tier_of = None if tier_of is None else OfArguments(tier_of, "tier_of")
         self.table = RuleTable((*rules_of(rules), *rules_of(self.ROUTES)), default)
         self._ready = ReadyAnswers()
-        self.failures: Counter[str] = Counter()
+        self.failures = RuleFailures()
         self.is_overridden = type(self).route_for_task is not TaskRouter.route_for_task
         _check_tiers(self.tiers, self.table.rules)
 
@@ -114,7 +107,7 @@ class TaskRouter(lazy):
         super().__init_subclass__(**options)
         override = vars(cls).get("route_for_task")
         if override is not None:
-            cls.route_for_task = _answering_whole(override)  # type: ignore[method-assign]
+            cls.route_for_task = answering_whole(override)  # type: ignore[method-assign]
 
     def __call__(
         self,
@@ -150,7 +143,7 @@ class TaskRouter(lazy):
             return ready.route and ready.route.copy()
         call = RoutedCall(app_of(self, task), name, args, kwargs, options, task=task, tier_of=self.tier_of)
         is_same_for_all = not self.is_overridden and self.table.plan(name).is_sure and is_plain(options)
-        route = self._answer(self.decide(call, self._failed), call)
+        route = self._answer(self.decide(call, self.failures.tell), call)
         if is_same_for_all:
             self._ready.keep(call, route)
         return route
@@ -165,11 +158,11 @@ class TaskRouter(lazy):
         call, although they are not among the arguments. Whoever calls the method from outside, as tests do,
         gets the whole answer: what Celery would get.
         """
-        asked = _asked.get()
+        asked = asked_now()
         if asked is None:
             return self.route(task, args, kwargs)
-        call = asked.with_arguments(task, args, kwargs)
-        return self._answer(self.table.decide(call, self._failed), call)
+        call = asked.call.with_arguments(task, args, kwargs)
+        return self._answer(self.table.decide(call, asked.failed), call)
 
     def explain(
         self,
@@ -192,46 +185,21 @@ class TaskRouter(lazy):
         Example:
             ``print(router.explain("proj.charge", (), {"amount": 2000}))``
         """
-        from celery_patterns.flows.explain import call_to_explain, explain  # noqa: PLC0415 - for people, not for publishing
+        from celery_patterns.flows.explain import (  # noqa: PLC0415 - for people, not for publishing
+            call_to_explain,
+            explain,
+        )
 
         return explain(self, call_to_explain(self, task, args, kwargs, app=app, options=options))
 
     def decide(self, call: RoutedCall, failed: Failed) -> Decision:
         """What an override says, else what the table says; ``failed`` is told of what raises."""
-        said = self._ask_override(call, failed) if self.is_overridden else None
+        said = ask_override(self, call, failed) if self.is_overridden else None
         return said or self.table.decide(call, failed)
-
-    def _ask_override(self, call: RoutedCall, failed: Failed) -> Decision | None:
-        source = f"{type(self).__name__}.route_for_task"
-        token = _asked.set(call)
-        try:
-            return _decision_from(self.route_for_task(call.name, call.args, call.kwargs), source)
-        except (SoftTimeLimitExceeded, UnroutableQueue):
-            raise
-        except Exception as error:  # noqa: BLE001 - a user's method must not lose a task; it is reported
-            failed(source, call, error)
-            return self.table.default
-        finally:
-            _asked.reset(token)
 
     def _answer(self, decision: Decision, call: RoutedCall) -> dict[str, Any] | None:
         settle_options(decision, call)
         return None if decision is NOTHING else route_for(decision, call)
-
-    def _failed(self, source: str, call: RoutedCall, error: Exception) -> None:
-        """Tell of a rule that raised: each time as an event, in the log the 1st, 2nd, 4th, 8th... time."""
-        self.failures[source] += 1
-        times = self.failures[source]
-        if times & (times - 1) == 0:
-            logger.error(
-                "Routing rule %r raised for %s (%d times so far); the default is used",
-                source, call.name, times, exc_info=error,
-            )  # fmt: skip
-        emit(
-            Event(
-                kind="rule_failed", policy="router", task=call.name, key=source, detail={"error": repr(error)}
-            )
-        )
 
     __eq__ = object.__eq__  # `lazy` would compare what it evaluates to
     __ne__ = object.__ne__
@@ -245,21 +213,6 @@ class TaskRouter(lazy):
     def __reduce__(self) -> tuple[Any, ...]:
         state = {**vars(self), "_ready": ReadyAnswers()}
         return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
-
-
-def _answering_whole(override: Callable[..., Any]) -> Callable[..., Any]:
-    """An override that gives its own word to its router alone, and the router's to everybody else."""
-
-    @functools.wraps(override)
-    def route_for_task(
-        self: TaskRouter,
-        task: str,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        return self.route(task, args, kwargs) if _asked.get() is None else override(self, task, args, kwargs)
-
-    return route_for_task
 
 
 def routers_of(app: Celery) -> Iterator[TaskRouter]:
@@ -279,16 +232,3 @@ def _check_tiers(tiers: Mapping[str, TaskPriority] | None, rules: Iterable[Rule]
         unknown = sorted(rule.tiers - tiers.keys())
         if unknown:
             raise RuleError(f"{rule.name!r}: no tier {unknown[0]!r} among tiers={sorted(tiers)}")
-
-
-def _decision_from(said: object, source: str) -> Decision | None:
-    """What an override answered, as a decision; ``None`` if it left the call to the table."""
-    if not said:
-        return None
-    if isinstance(said, str):
-        return Decision(source, {"queue": said}, None)
-    if not isinstance(said, Mapping):
-        raise RuleError(f"{source} returned {said!r}; return a dict of options, a queue's name, or None")
-    check_options(said, source)
-    route = dict(said)
-    return Decision(source, route, route.pop("priority", None))
