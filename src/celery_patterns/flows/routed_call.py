@@ -57,7 +57,8 @@ class RoutedCall:
         self.kwargs = kwargs or {}
         self.options = {} if options is None else options
         # `send_task` of older Celerys does not look for the task that it names.
-        self.task = app.tasks.get(name) if task is None and app.finalized else task
+        is_made = app.finalized  # type: ignore[attr-defined]
+        self.task = app.tasks.get(name) if task is None and is_made else task
         self._tier_of = tier_of
         self._arguments: Mapping[str, Any] | None = None
 
