@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from celery import signature
+
 from celery_patterns import Rule, TaskPriority, TaskRouter, task_queues_for
 from tests.ground.app import ground_app, history
 
@@ -64,3 +66,9 @@ def fail(self: Any, *args: Any) -> None:
     """Be a part of a canvas that goes wrong."""
     _write(self, "step", label=args[-1])
     raise RuntimeError(args[-1])
+
+
+@app.task(shared=False, ignore_result=True)
+def launch(canvas: Any) -> None:
+    """Publish a canvas. Celery's results of a canvas would outlive the test in the test's process."""
+    signature(canvas, app=app).delay()
