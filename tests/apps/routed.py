@@ -11,7 +11,7 @@ from tests.ground.app import ground_app, history
 router = TaskRouter(
     [
         Rule(urgent=True, queue="fast", priority=TaskPriority.CRITICAL, name="urgent"),
-        Rule("*.work", when=lambda level: level == "CRITICAL", priority=TaskPriority.CRITICAL, name="critical"),
+        Rule("*.work", when=lambda level: level == "CRITICAL", priority=TaskPriority.CRITICAL),
         Rule("*.work", when=lambda level: level == "HIGH", priority=TaskPriority.HIGH, name="high"),
         Rule("*.work", when=lambda level: level == "LOW", priority=TaskPriority.LOW, name="low"),
         Rule("*.work", when=lambda level: level == "BULK", priority=TaskPriority.BULK, name="bulk"),

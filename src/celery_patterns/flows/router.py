@@ -89,6 +89,7 @@ class TaskRouter(lazy):
         self.table = RuleTable((*rules_of(rules), *rules_of(self.ROUTES)), default)
         self._ready = ReadyAnswers()
         self.failures = RuleFailures()
+        """How often each rule has raised in this process, by its name."""
         self.is_overridden = type(self).route_for_task is not TaskRouter.route_for_task
         _check_tiers(self.tiers, self.table.rules)
 

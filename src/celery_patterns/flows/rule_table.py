@@ -16,7 +16,8 @@ from celery_patterns.flows.rule import Rule
 from celery_patterns.flows.rule_names import ANY_TASK, NamePattern, is_glob
 
 Route = str | Mapping[str, Any] | Rule
-Routes = Mapping[NamePattern, Route] | Iterable[Rule]
+Routes = Mapping[Any, Any] | Iterable[Rule]
+"""Rules in order, or a dict of routes by name, of which a type checker could not follow a mixed literal."""
 Failed = Callable[[str, RoutedCall, Exception], None]
 
 UNSET: Final = object()
