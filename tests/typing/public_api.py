@@ -38,7 +38,7 @@ from celery_patterns import (
 from celery_patterns.core.policy import Publish, Run
 from celery_patterns.core.store import Store
 from celery_patterns.errors import IdempotencyInProgress, Refused, StoreUnavailable
-from celery_patterns.flows.explanation import Explanation
+from celery_patterns.flows.routing.explanation import Explanation
 from celery_patterns.testing import (
     CapturedEvents,
     MovableClock,

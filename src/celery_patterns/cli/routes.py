@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from celery_patterns.flows.decision import NOTHING, Decision, number_of
-from celery_patterns.flows.priority import TaskPriority
-from celery_patterns.flows.routed_call import TIER_HEADER, URGENT_HEADER
-from celery_patterns.flows.router import TaskRouter, routers_of
-from celery_patterns.flows.routing_check import check_routes
-from celery_patterns.flows.rule_names import describe_names
+from celery_patterns.flows.routing.decision import NOTHING, Decision, number_of
+from celery_patterns.flows.routing.priority import TaskPriority
+from celery_patterns.flows.routing.routed_call import TIER_HEADER, URGENT_HEADER
+from celery_patterns.flows.routing.router import TaskRouter, routers_of
+from celery_patterns.flows.routing.routing_check import check_routes
+from celery_patterns.flows.routing.rule_names import describe_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from celery_patterns import Rule, TaskPriority, TaskRouter
-from tests.flows.conftest import REDIS
+from tests.flows.routing.conftest import REDIS
 
 TASKS = ["a", "a.b", "a.c", "b", "b.a", "b.a.c"]
 UNKNOWN = ["a.x", "c", "b.a.d"]

@@ -10,7 +10,7 @@ from kombu import Queue
 
 from celery_patterns import PolicyError, Rule, TaskPriority, TaskRouter
 from celery_patterns.errors import RuleError
-from celery_patterns.flows.rule_names import covers, matches_name
+from celery_patterns.flows.routing.rule_names import covers, matches_name
 
 
 async def _promise(order: Any) -> bool:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kombu.utils.functional import lazy
 
 from celery_patterns.errors import RuleError
-from celery_patterns.flows.decision import NOTHING, Decision, route_for, settle_options
-from celery_patterns.flows.of_arguments import OfArguments
-from celery_patterns.flows.override import answering_whole, ask_override, asked_now
-from celery_patterns.flows.priority import TaskPriority
-from celery_patterns.flows.ready import ReadyAnswers, is_plain
-from celery_patterns.flows.routed_call import RoutedCall
-from celery_patterns.flows.router_apps import app_of, router_behind
-from celery_patterns.flows.rule_failures import RuleFailures
-from celery_patterns.flows.rule_table import UNSET, Failed, Route, Routes, RuleTable, rules_of
+from celery_patterns.flows.routing.decision import NOTHING, Decision, route_for, settle_options
+from celery_patterns.flows.routing.of_arguments import OfArguments
+from celery_patterns.flows.routing.override import answering_whole, ask_override, asked_now
+from celery_patterns.flows.routing.priority import TaskPriority
+from celery_patterns.flows.routing.ready import ReadyAnswers, is_plain
+from celery_patterns.flows.routing.routed_call import RoutedCall
+from celery_patterns.flows.routing.router_apps import app_of, router_behind
+from celery_patterns.flows.routing.rule_failures import RuleFailures
+from celery_patterns.flows.routing.rule_table import UNSET, Failed, Route, Routes, RuleTable, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from celery.app.task import Task
     from kombu import Queue
 
-    from celery_patterns.flows.explanation import Explanation
-    from celery_patterns.flows.rule import Rule
+    from celery_patterns.flows.routing.explanation import Explanation
+    from celery_patterns.flows.routing.rule import Rule
 
 
 class TaskRouter(lazy):
@@ -186,7 +186,7 @@ class TaskRouter(lazy):
         Example:
             ``print(router.explain("proj.charge", (), {"amount": 2000}))``
         """
-        from celery_patterns.flows.explain import (  # noqa: PLC0415 - for people, not for publishing
+        from celery_patterns.flows.routing.explain import (  # noqa: PLC0415 - for people, not for publishing
             call_to_explain,
             explain,
         )

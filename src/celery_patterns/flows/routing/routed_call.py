@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_patterns.flows.parameters import parameters_of
-from celery_patterns.flows.priority import TaskPriority
+from celery_patterns.flows.routing.parameters import parameters_of
+from celery_patterns.flows.routing.priority import TaskPriority
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.app.task import Task
 
-    from celery_patterns.flows.of_arguments import OfArguments
+    from celery_patterns.flows.routing.of_arguments import OfArguments
 
 TIER_HEADER: Final = "cp-tier"
 """The tenant's tier, as ``submit_with_priority`` sends it along."""

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_patterns.errors import RuleError, UnroutableQueue
-from celery_patterns.flows.decision import Decision
-from celery_patterns.flows.rule import check_options, check_priority
+from celery_patterns.flows.routing.decision import Decision
+from celery_patterns.flows.routing.rule import check_options, check_priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from celery_patterns.flows.routed_call import RoutedCall
-    from celery_patterns.flows.router import TaskRouter
-    from celery_patterns.flows.rule_table import Failed
+    from celery_patterns.flows.routing.routed_call import RoutedCall
+    from celery_patterns.flows.routing.router import TaskRouter
+    from celery_patterns.flows.routing.rule_table import Failed
 
 
 class Asked(NamedTuple):

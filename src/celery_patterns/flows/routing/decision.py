@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_patterns.errors import UnroutableQueue
-from celery_patterns.flows.destination import DESTINATION, completing_queue, is_republished, is_settled
-from celery_patterns.flows.priority import TaskPriority, broker_number
-from celery_patterns.flows.routed_call import URGENT_HEADER, RoutedCall
+from celery_patterns.flows.routing.destination import (
+    DESTINATION,
+    completing_queue,
+    is_republished,
+    is_settled,
+)
+from celery_patterns.flows.routing.priority import TaskPriority, broker_number
+from celery_patterns.flows.routing.routed_call import URGENT_HEADER, RoutedCall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Queue
 
-    from celery_patterns.flows.rule import Rule
+    from celery_patterns.flows.routing.rule import Rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_patterns.errors import UnroutableQueue
-from celery_patterns.flows.decision import NOTHING, Decision, route_for, settle_options
-from celery_patterns.flows.destination import is_settled
-from celery_patterns.flows.explanation import Explanation, Verdict
-from celery_patterns.flows.routed_call import RoutedCall
-from celery_patterns.flows.router_apps import app_of
-from celery_patterns.flows.rule_names import describe_names
+from celery_patterns.flows.routing.decision import NOTHING, Decision, route_for, settle_options
+from celery_patterns.flows.routing.destination import is_settled
+from celery_patterns.flows.routing.explanation import Explanation, Verdict
+from celery_patterns.flows.routing.routed_call import RoutedCall
+from celery_patterns.flows.routing.router_apps import app_of
+from celery_patterns.flows.routing.rule_names import describe_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.app.task import Task
 
-    from celery_patterns.flows.router import TaskRouter
-    from celery_patterns.flows.rule import Rule
+    from celery_patterns.flows.routing.router import TaskRouter
+    from celery_patterns.flows.routing.rule import Rule
 
 _ATTRIBUTES: Final = ("queue", "exchange", "routing_key", "priority")
 """What a task's attributes can say about its route; Celery passes them as options."""

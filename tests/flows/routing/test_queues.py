@@ -8,7 +8,7 @@ from kombu import Queue
 
 from celery_patterns import Rule, TaskPriority, TaskRouter, task_queues_for
 from celery_patterns.errors import RuleError, UnroutableQueue
-from tests.flows.conftest import RABBITMQ, REDIS, MakeApp
+from tests.flows.routing.conftest import RABBITMQ, REDIS, MakeApp
 
 ROUTER = TaskRouter(
     [Rule("proj.charge", queue="orders", priority=TaskPriority.HIGH), Rule("proj.export", queue="exports")]

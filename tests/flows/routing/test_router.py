@@ -13,7 +13,7 @@ from kombu import Exchange, Queue
 
 from celery_patterns import Event, Rule, TaskPriority, TaskRouter
 from celery_patterns.errors import UnroutableQueue
-from tests.flows.conftest import RABBITMQ, REDIS, MakeApp
+from tests.flows.routing.conftest import RABBITMQ, REDIS, MakeApp
 
 BULK, LOW, NORMAL, HIGH, CRITICAL = TaskPriority
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_patterns.flows.routed_call import RoutedCall
+    from celery_patterns.flows.routing.routed_call import RoutedCall
 
 _KEPT: Final = 10_000
 

@@ -5,8 +5,8 @@ from typing import Any
 from kombu import Queue
 
 from celery_patterns import Rule, TaskPriority, TaskRouter, task_queues_for
-from celery_patterns.flows.routing_check import Finding, check_routes
-from tests.flows.conftest import RABBITMQ, REDIS, MakeApp
+from celery_patterns.flows.routing.routing_check import Finding, check_routes
+from tests.flows.routing.conftest import RABBITMQ, REDIS, MakeApp
 
 ALL = Rule("*", queue="rest", name="all")
 DECLARED = {"worker_prefetch_multiplier": 1}

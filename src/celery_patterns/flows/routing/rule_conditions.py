@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from celery_patterns.flows.of_arguments import OfArguments
-    from celery_patterns.flows.routed_call import RoutedCall
+    from celery_patterns.flows.routing.of_arguments import OfArguments
+    from celery_patterns.flows.routing.routed_call import RoutedCall
 
 
 class Condition(ABC):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from celery.app.routes import MapRoute
 from kombu.utils.functional import maybe_evaluate
 
-from celery_patterns.flows.finding import Finding
-from celery_patterns.flows.queue_check import check_queues
-from celery_patterns.flows.router import TaskRouter, routers_of
-from celery_patterns.flows.router_apps import router_behind
-from celery_patterns.flows.rule_conditions import ArgumentsMeet, HeaderValue, Tier, Urgency
+from celery_patterns.flows.routing.finding import Finding
+from celery_patterns.flows.routing.queue_check import check_queues
+from celery_patterns.flows.routing.router import TaskRouter, routers_of
+from celery_patterns.flows.routing.router_apps import router_behind
+from celery_patterns.flows.routing.rule_conditions import ArgumentsMeet, HeaderValue, Tier, Urgency
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.app.task import Task
 
-    from celery_patterns.flows.rule import Rule
+    from celery_patterns.flows.routing.rule import Rule
 
 
 def check_routes(app: Celery, *, consumed: Collection[str] | None = None) -> tuple[Finding, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery_patterns.flows.decision import NOTHING
-from celery_patterns.flows.finding import Finding
-from celery_patterns.flows.priority import driver_type, is_quorum, max_priority_of
+from celery_patterns.flows.routing.decision import NOTHING
+from celery_patterns.flows.routing.finding import Finding
+from celery_patterns.flows.routing.priority import driver_type, is_quorum, max_priority_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Queue
 
-    from celery_patterns.flows.router import TaskRouter
+    from celery_patterns.flows.routing.router import TaskRouter
 
 
 def check_queues(

@@ -7,8 +7,8 @@ from celery import Celery
 from kombu import Queue
 
 from celery_patterns import Rule, TaskPriority, TaskRouter, submit_with_priority
-from celery_patterns.flows.submit import TIERS
-from tests.flows.conftest import RABBITMQ, REDIS, MakeApp
+from celery_patterns.flows.routing.submit import TIERS
+from tests.flows.routing.conftest import RABBITMQ, REDIS, MakeApp
 
 RULES = [Rule(urgent=True, queue="fast"), Rule(tier="gold", queue="gold")]
 GOLD = {"gold": TaskPriority.HIGH, "stone": TaskPriority.BULK}

@@ -10,10 +10,10 @@ from celery.canvas import Signature, chunks, maybe_signature, xmap, xstarmap
 from celery.utils.functional import maybe_list
 
 from celery_patterns.errors import RuleError
-from celery_patterns.flows.decision import number_of
-from celery_patterns.flows.priority import TaskPriority
-from celery_patterns.flows.routed_call import PRIORITY_HEADER
-from celery_patterns.flows.rule import check_priority
+from celery_patterns.flows.routing.decision import number_of
+from celery_patterns.flows.routing.priority import TaskPriority
+from celery_patterns.flows.routing.routed_call import PRIORITY_HEADER
+from celery_patterns.flows.routing.rule import check_priority
 
 if TYPE_CHECKING:
     from celery import Celery

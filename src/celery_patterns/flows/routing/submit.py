@@ -7,10 +7,10 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_patterns.flows.decision import NOTHING
-from celery_patterns.flows.priority import TaskPriority, broker_number
-from celery_patterns.flows.routed_call import TIER_HEADER, URGENT_HEADER, RoutedCall
-from celery_patterns.flows.router import routers_of
+from celery_patterns.flows.routing.decision import NOTHING
+from celery_patterns.flows.routing.priority import TaskPriority, broker_number
+from celery_patterns.flows.routing.routed_call import TIER_HEADER, URGENT_HEADER, RoutedCall
+from celery_patterns.flows.routing.router import routers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

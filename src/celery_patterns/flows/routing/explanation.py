@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery_patterns.flows.priority import TaskPriority
+from celery_patterns.flows.routing.priority import TaskPriority
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

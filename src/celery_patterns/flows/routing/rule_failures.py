@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from celery_patterns.core.events import Event, emit
 
 if TYPE_CHECKING:
-    from celery_patterns.flows.routed_call import RoutedCall
+    from celery_patterns.flows.routing.routed_call import RoutedCall
 
 logger = logging.getLogger("celery_patterns")
 

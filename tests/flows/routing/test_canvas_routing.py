@@ -11,7 +11,7 @@ from kombu.utils.json import dumps, loads
 
 from celery_patterns import Rule, TaskPriority, TaskRouter, route_canvas
 from celery_patterns.errors import RuleError
-from tests.flows.conftest import RABBITMQ, REDIS, MakeApp
+from tests.flows.routing.conftest import RABBITMQ, REDIS, MakeApp
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any, Final
 from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_patterns.errors import RuleError
-from celery_patterns.flows.decision import NOTHING, Decision
-from celery_patterns.flows.priority import TaskPriority
-from celery_patterns.flows.routed_call import RoutedCall
-from celery_patterns.flows.rule import Rule
-from celery_patterns.flows.rule_names import ANY_TASK, NamePattern, is_glob
+from celery_patterns.flows.routing.decision import NOTHING, Decision
+from celery_patterns.flows.routing.priority import TaskPriority
+from celery_patterns.flows.routing.routed_call import RoutedCall
+from celery_patterns.flows.routing.rule import Rule
+from celery_patterns.flows.routing.rule_names import ANY_TASK, NamePattern, is_glob
 
 Route = str | Mapping[str, Any] | Rule
 Routes = Mapping[Any, Any] | Iterable[Rule]

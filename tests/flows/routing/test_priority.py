@@ -12,9 +12,9 @@ from kombu.utils.json import dumps
 
 from celery_patterns import TaskPriority
 from celery_patterns.errors import PriorityNotTranslated
-from celery_patterns.flows.priority import amqp_number, broker_number, redis_number
-from celery_patterns.flows.queues import PRIORITY_STEPS
-from tests.flows.conftest import RABBITMQ, REDIS, MakeApp
+from celery_patterns.flows.routing.priority import amqp_number, broker_number, redis_number
+from celery_patterns.flows.routing.queues import PRIORITY_STEPS
+from tests.flows.routing.conftest import RABBITMQ, REDIS, MakeApp
 
 LEVELS = list(TaskPriority)
 KOMBU_STEPS = [0, 3, 6, 9]

@@ -6,8 +6,8 @@ from kombu import Queue
 
 from celery_patterns import Rule, TaskPriority, TaskRouter
 from celery_patterns.errors import UnroutableQueue
-from celery_patterns.flows.explanation import Explanation
-from tests.flows.conftest import RABBITMQ, MakeApp
+from celery_patterns.flows.routing.explanation import Explanation
+from tests.flows.routing.conftest import RABBITMQ, MakeApp
 
 
 def is_large(order: dict[str, int]) -> bool:

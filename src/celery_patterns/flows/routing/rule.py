@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from kombu import Queue
 
 from celery_patterns.errors import RuleError
-from celery_patterns.flows.of_arguments import OfArguments
-from celery_patterns.flows.priority import HIGHEST_NUMBER, TaskPriority
-from celery_patterns.flows.rule_conditions import ArgumentsMeet, Condition, HeaderValue, Tier, Urgency
-from celery_patterns.flows.rule_names import (
+from celery_patterns.flows.routing.of_arguments import OfArguments
+from celery_patterns.flows.routing.priority import HIGHEST_NUMBER, TaskPriority
+from celery_patterns.flows.routing.rule_conditions import ArgumentsMeet, Condition, HeaderValue, Tier, Urgency
+from celery_patterns.flows.routing.rule_names import (
     NamePattern,
     TaskNames,
     covers,
@@ -22,7 +22,7 @@ from celery_patterns.flows.rule_names import (
 )
 
 if TYPE_CHECKING:
-    from celery_patterns.flows.routed_call import RoutedCall
+    from celery_patterns.flows.routing.routed_call import RoutedCall
 
 ROUTE_OPTIONS: Final = frozenset(
     (

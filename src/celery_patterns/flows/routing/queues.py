@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from kombu import Exchange, Queue
 
 from celery_patterns.errors import RuleError
-from celery_patterns.flows.priority import HIGHEST_NUMBER, KOMBU_STEPS, MAX_PRIORITY
+from celery_patterns.flows.routing.priority import HIGHEST_NUMBER, KOMBU_STEPS, MAX_PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from celery_patterns.flows.router import TaskRouter
+    from celery_patterns.flows.routing.router import TaskRouter
 
 QueueType = Literal["classic", "quorum"]
 
