@@ -4,6 +4,7 @@
 
     PatternsError
      ├─ PolicyError (TypeError)        a policy was declared wrongly; raised when it is declared
+     │   └─ RuleError                  a routing rule was declared wrongly
      ├─ KeyArgumentError (TypeError)   an argument of a call cannot be part of its key
      ├─ StoreUnavailable               Redis cannot be reached, or refuses to write
      ├─ StoreVersionError              a record was written by a newer version of the library
@@ -12,7 +13,9 @@
      │   └─ RunLapsed                  the run that held the key vanished, and a person must decide
      ├─ IdempotencyKeyReused           same key, other arguments
      ├─ ResultNotStored                the first run is recorded, its result is not
-     └─ DeferralExpired                a call was put off for longer than a day
+     ├─ DeferralExpired                a call was put off for longer than a day
+     ├─ UnroutableQueue (QueueNotFound)  a rule names a queue that is not declared
+     └─ PriorityNotTranslated          a TaskPriority reached a broker that only takes numbers
 
     PatternsWarning (UserWarning)      legal, but not what a careful operator would run
 
@@ -21,6 +24,8 @@ Celery pickles exceptions, so each class hands all its arguments to ``Exception.
 
 from __future__ import annotations
 
+from celery.exceptions import QueueNotFound
+
 
 class PatternsError(Exception):
     """The root of all errors of this library."""
@@ -28,6 +33,10 @@ class PatternsError(Exception):
 
 class PolicyError(PatternsError, TypeError):
     """A policy was declared wrongly: the message names the value and the remedy."""
+
+
+class RuleError(PolicyError):
+    """A routing rule, or a router, was declared wrongly: the message names the value and the remedy."""
 
 
 class KeyArgumentError(PatternsError, TypeError):
@@ -77,6 +86,17 @@ class ResultNotStored(PatternsError):
 
 class DeferralExpired(PatternsError):
     """A call was put off again and again for longer than a day."""
+
+
+class UnroutableQueue(PatternsError, QueueNotFound):
+    """A routing rule names a queue that is not declared: the message names the rule."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would show it quoted
+
+
+class PriorityNotTranslated(PatternsError):
+    """A ``TaskPriority`` reached a broker without having passed a ``TaskRouter``."""
 
 
 class PatternsWarning(UserWarning):
