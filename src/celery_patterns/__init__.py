@@ -7,10 +7,15 @@ from celery_patterns.core.policy import Call, Policy
 from celery_patterns.core.settings import disabled
 from celery_patterns.core.task import PolicyTask, as_decorator, attach
 from celery_patterns.errors import PatternsError, PolicyError
+from celery_patterns.policies.dead_letter import DeadLetter, DeadLetterMixin, DeadLetterTask, dead_letter
 from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # patterns: the value, the base class, the decorator
+    "DeadLetter",
+    "DeadLetterMixin",
+    "DeadLetterTask",
+    "dead_letter",
     "Idempotency",
     "IdempotentTask",
     "idempotent",

@@ -12,7 +12,10 @@
      │   └─ RunLapsed                  the run that held the key vanished, and a person must decide
      ├─ IdempotencyKeyReused           same key, other arguments
      ├─ ResultNotStored                the first run is recorded, its result is not
-     └─ DeferralExpired                a call was put off for longer than a day
+     ├─ DeferralExpired                a call was put off for longer than a day
+     ├─ PoisonMessage                  a task has killed its worker too often to be run again
+     └─ DeadLetterError                what was asked of a dead letter cannot be done
+         └─ DeadLetterTooLarge         a message is larger than the store takes
 
     PatternsWarning (UserWarning)      legal, but not what a careful operator would run
 
@@ -77,6 +80,18 @@ class ResultNotStored(PatternsError):
 
 class DeferralExpired(PatternsError):
     """A call was put off again and again for longer than a day."""
+
+
+class PoisonMessage(PatternsError):
+    """A task's body began several times, and its process vanished each time: it is not run again."""
+
+
+class DeadLetterError(PatternsError):
+    """What was asked of a dead letter cannot be done: the message says why."""
+
+
+class DeadLetterTooLarge(DeadLetterError):
+    """A message is larger than the store takes."""
 
 
 class PatternsWarning(UserWarning):

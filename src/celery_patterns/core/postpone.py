@@ -28,7 +28,7 @@ from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER, Call
 from celery_patterns.errors import DeferralExpired, PatternsError, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from celery.canvas import Signature
 
@@ -48,6 +48,7 @@ _ONE_DELIVERYS = {NONCE_HEADER, CONTENT_HEADER, WAKE_HEADER, "redelivered", "del
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _DELAY = re.compile(r"^(?:(?:[01]\.){28})+")
 """What RabbitMQ's own delays put before a routing key."""
+_COUNTERS = (COUNT_HEADER, SINCE_HEADER)
 _REDIS_VISIBILITY = 3600.0
 _RABBITMQ_CONSUMER = 1800.0
 _SHARE = 0.45
@@ -84,7 +85,13 @@ def backoff(call: Call, longest: float, shortest: float = 0.5) -> float:
 
 
 def postpone(
-    call: Call, delay: float, reason: PatternsError, *, policy: str, key: str | None = None
+    call: Call,
+    delay: float,
+    reason: PatternsError,
+    *,
+    policy: str,
+    key: str | None = None,
+    headers: Mapping[str, Any] | None = None,
 ) -> NoReturn:
     """Put the running call off; to its caller it shows as RETRY, with ``reason``.
 
@@ -96,6 +103,7 @@ def postpone(
         reason: Why; it is what the result's state shows meanwhile.
         policy: The kind of policy that puts it off, for the event.
         key: The key it waits for, for the event.
+        headers: What the policy wants to find among the call's headers next time.
 
     Raises:
         celery.exceptions.Retry: Always, to end this delivery, unless one of the following.
@@ -108,8 +116,51 @@ def postpone(
     _tell(call, delay, reason, policy, key, copy=False)
     if call.request.is_eager:
         raise EagerWait(delay)
-    countdown = _republish(call, delay)
+    countdown = _republish(call, delay, headers or {})
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
+
+
+def try_again(call: Call, delay: float, error: Exception, headers: Mapping[str, Any]) -> NoReturn:
+    """Have a call that failed run once more: the next of its retries, and no deferral.
+
+    Args:
+        call: The running call.
+        delay: Seconds.
+        error: Why; it is what the result's state shows meanwhile.
+        headers: What is to be remembered of this attempt.
+
+    Raises:
+        celery.exceptions.Retry: Always, to end this delivery, unless
+        celery.exceptions.Reject: the broker is away.
+    """
+    request = call.request
+    if request.is_eager:
+        request.retries = (request.retries or 0) + 1
+        request.headers = {**call.headers, **headers}
+        raise EagerWait(delay)
+    countdown = _republish(call, delay, headers, retried=True)
+    raise Retry(message=str(error), exc=error, when=countdown)  # type: ignore[arg-type]
+
+
+def put_back(call: Call, delay: float, reason: Exception, headers: Mapping[str, Any]) -> NoReturn:
+    """Publish a call that has ended once more, with a note for whoever gets it; it counts as nothing.
+
+    Raises:
+        celery.exceptions.Retry: Always, to end this delivery, unless
+        celery.exceptions.Reject: the broker is away.
+    """
+    countdown = _republish(call, delay, headers, counted=False)
+    raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
+
+
+def publish_copy(call: Call, delay: float, headers: Mapping[str, Any]) -> None:
+    """As :func:`put_back`, where Celery has reported the end already: this delivery goes on.
+
+    Raises:
+        kombu.exceptions.KombuError: The broker is away, or ``OSError``.
+    """
+    kept = {name: value for name, value in call.headers.items() if not is_of_one_delivery(name)}
+    _again(call, _whole_seconds_for_quorum(call.app, delay), {**kept, **headers}).apply_async()
 
 
 def postpone_copy(
@@ -127,7 +178,7 @@ def postpone_copy(
     _tell(call, delay, reason, policy, key, copy=True)
     if call.request.is_eager:
         raise EagerWait(delay)
-    _republish(call, delay)
+    _republish(call, delay, {})
     raise Ignore(str(reason))
 
 
@@ -143,7 +194,7 @@ def hop(call: Call, delay: float) -> NoReturn:
     Raises:
         celery.exceptions.Retry: Always, or ``Reject`` when the broker is away.
     """
-    countdown = _republish(call, delay, counted=False)
+    countdown = _republish(call, delay, {}, counted=False)
     raise Retry(message="waiting", exc=Refused("waiting", delay), when=countdown)  # type: ignore[arg-type]
 
 
@@ -174,25 +225,30 @@ def _tell(call: Call, delay: float, reason: Exception, policy: str, key: str | N
     emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=detail))
 
 
-def _republish(call: Call, delay: float, *, counted: bool = True) -> float:
+def _republish(
+    call: Call, delay: float, more: Mapping[str, Any], *, counted: bool = True, retried: bool = False
+) -> float:
     """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown."""
     cap = longest_wait(call.app)
-    headers = {name: value for name, value in call.headers.items() if not _is_of_one_delivery(name)}
-    if counted:
+    headers = {name: value for name, value in call.headers.items() if not is_of_one_delivery(name)}
+    headers |= dict(more)
+    if retried:  # what it waited for before this attempt is history
+        headers = {name: value for name, value in headers.items() if name not in _COUNTERS}
+    elif counted:
         headers |= {COUNT_HEADER: deferrals(call) + 1, SINCE_HEADER: _since(call)}
     if delay > cap:
         headers[WAKE_HEADER] = time.time() + delay
     countdown = _whole_seconds_for_quorum(call.app, min(delay, cap))
-    _publish(call, _again(call, countdown, headers))
+    _publish(call, _again(call, countdown, headers, int(retried)))
     return countdown
 
 
-def _is_of_one_delivery(header: str) -> bool:
+def is_of_one_delivery(header: str) -> bool:
     """Whether a header says something about this very delivery, and nothing about the next one."""
     return header in _ONE_DELIVERYS or header.startswith(_BROKERS_OWN)
 
 
-def _again(call: Call, countdown: float, headers: dict[str, Any]) -> Signature[Any]:
+def _again(call: Call, countdown: float, headers: dict[str, Any], more_retries: int = 0) -> Signature[Any]:
     request = call.request
     extra = {}
     if "ignore_result" in vars(request):
@@ -206,7 +262,7 @@ def _again(call: Call, countdown: float, headers: dict[str, Any]) -> Signature[A
         call.kwargs,
         queue=_queue_of(call),
         countdown=countdown,
-        retries=request.retries,
+        retries=(request.retries or 0) + more_retries,
         headers=headers,
         add_to_parent=False,
         **extra,
