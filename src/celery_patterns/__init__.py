@@ -6,9 +6,11 @@ from celery_patterns.core.lease import Lease
 from celery_patterns.core.policy import Call, Policy
 from celery_patterns.core.settings import disabled
 from celery_patterns.core.task import PolicyTask, as_decorator, attach
+from celery_patterns.deadletters import DeadLetters, move_to_dlq, process_dlq
 from celery_patterns.errors import PatternsError, PolicyError
 from celery_patterns.policies.dead_letter import DeadLetter, DeadLetterMixin, DeadLetterTask, dead_letter
 from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
+from celery_patterns.policies.retry import RetryableTask, RetryBudget, RetryPolicy, retryable, simulate
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # patterns: the value, the base class, the decorator
@@ -19,6 +21,15 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "Idempotency",
     "IdempotentTask",
     "idempotent",
+    "RetryBudget",
+    "RetryPolicy",
+    "RetryableTask",
+    "retryable",
+    "simulate",
+    # dead letters, from code
+    "DeadLetters",
+    "move_to_dlq",
+    "process_dlq",
     # keys
     "ALL_ARGS",
     # a pattern of your own

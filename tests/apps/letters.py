@@ -1,12 +1,7 @@
 """Tasks that die in all ways that Celery knows, and keep their dead letters."""
 
-import os
-import signal
-import time
 from pathlib import Path
 from typing import Any
-
-from celery.exceptions import Ignore, Reject
 
 from celery_patterns import DeadLetterTask, Event, subscribe
 from tests.ground.app import ground_app, history, in_worker

@@ -21,7 +21,6 @@ from celery_patterns.deadletters.triage import DECISIONS
 from celery_patterns.errors import PatternsError
 
 if TYPE_CHECKING:
-
     from celery_patterns.deadletters import Filter, Report
 
 
@@ -131,6 +130,7 @@ def show(context: click.Context, entry: str, as_json: bool) -> None:
 @click.pass_context
 def replay(
     context: click.Context,
+    /,
     wanted: Filter,
     *,
     dry_run: bool,
@@ -149,12 +149,13 @@ def replay(
         raise click.ClickException("nothing is meant")
     if not yes and count > 1:
         click.confirm(f"Replay {count} dead letters?", abort=True)
-    with click.progressbar(length=count, label="replaying", file=click.get_text_stream("stderr")) as bar:
-
-        def progress(report: Report) -> None:
-            bar.update(report.published - bar.pos)
-
-        report = desk.replay(wanted, Plan(canary=not no_canary, **plan), progress=progress)
+    bar: Any = click.progressbar(length=count, label="replaying", file=click.get_text_stream("stderr"))
+    with bar:
+        report = desk.replay(
+            wanted,
+            Plan(canary=not no_canary, **plan),
+            progress=lambda report: bar.update(report.published - bar.pos),
+        )
     if as_json:
         dlq_show.as_json(asdict(report))
     else:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 HISTORY_HEADER = "cp-attempts"
 """JSON: a list of ``[seconds since the epoch, exception type, message]``."""
 
+FIRST_HEADER = "cp-first-attempt"
+"""When the first attempt began, in seconds since the epoch."""
+SLEPT_HEADER = "cp-slept"
+"""For how many seconds the attempts have waited for each other."""
+
 LONGEST_TEXT = 200
 """How much of an exception's message is remembered."""
 KEPT = 10

@@ -49,11 +49,11 @@ def move_to_dlq(
         StoreUnavailable: It could not be stored.
         kombu.exceptions.EncodeError: The task serializer cannot carry ``data``.
     """
-    app = app or getattr(task, "app", None) or current_app._get_current_object()  # noqa: SLF001 - Celery's way
+    app = app or getattr(task, "app", None) or current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
     name = task if isinstance(task, str) else task.name
     args, kwargs = ([], dict(data)) if isinstance(data, Mapping) else (list(data), {})
     task_id = str(uuid4())
-    route = app.amqp.router.route({}, name, args, kwargs)
+    route = app.amqp.router.route({}, name, tuple(args), kwargs)
     message = app.amqp.create_task_message(task_id, name, args, kwargs)
     content_type, encoding, body = dumps(message.body, serializer=app.conf.task_serializer)
     letter = Message(
@@ -82,5 +82,5 @@ def process_dlq(task_name: str, limit: int = 100, *, app: Celery | None = None) 
         limit: How many.
         app: The app; default: the current one.
     """
-    app = app or current_app._get_current_object()  # noqa: SLF001 - Celery's way
+    app = app or current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
     return DeadLetters(app).replay(Filter(task=task_name), Plan(limit=limit))

@@ -94,6 +94,8 @@ def _text(error: BaseException) -> str:
 
 
 def _portable(app: Celery, error: BaseException) -> str:
+    if not isinstance(error, Exception):
+        return ""
     try:
         return str(kombu_json.dumps(app.backend.prepare_exception(error, serializer="json")))
     except Exception:  # noqa: BLE001 - arguments that JSON cannot carry; its text is kept beside it

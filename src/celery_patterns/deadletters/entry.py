@@ -116,9 +116,10 @@ class Entry:
             )
         text = {name.decode(): value for name, value in fields.items()}
         delivery = json.loads(text["delivery"])
+        plain: dict[str, Any] = {name: text[name].decode() for name in _TEXTS}
+        plain |= {name: int(text.get(name) or 0) for name in _NUMBERS}
         return cls(
-            **{name: text[name].decode() for name in _TEXTS},
-            **{name: int(text.get(name) or 0) for name in _NUMBERS},
+            **plain,
             first_died=int(text["first_died"]) / 1e6,
             died=int(text["died"]) / 1e6,
             where=tuple(json.loads(text["where"])),
@@ -130,8 +131,10 @@ class Entry:
         )
 
 
-_TEXTS = ("id", "state", "queue", "task", "task_id", "cause", "source", "exception", "message")
-_TEXTS += ("traceback", "error", "worker")
+_TEXTS = (
+    *("id", "state", "queue", "task", "task_id", "cause", "source"),
+    *("exception", "message", "traceback", "error", "worker"),
+)
 _NUMBERS = ("deaths", "replays", "failed_replays", "retries")
 
 

@@ -10,9 +10,10 @@ from celery import Task
 from celery_patterns.core.durations import Seconds, seconds
 from celery_patterns.core.policy import Call, Policy, Run
 from celery_patterns.core.task import PolicyTask, as_decorator
+from celery_patterns.deadletters.store import KIND
 from celery_patterns.deadletters.unroutable import watch_worker
 from celery_patterns.errors import PolicyError
-from celery_patterns.policies.dead_letter.delivery import KIND, Delivery
+from celery_patterns.policies.dead_letter.delivery import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,7 +90,8 @@ class DeadLetterMixin:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if issubclass(cls, Task) and not issubclass(cls, PolicyTask):
+        bases = cls.__mro__
+        if Task in bases and PolicyTask not in bases:
             raise PolicyError(
                 f"{cls.__qualname__}: DeadLetterMixin needs a base that obeys policies; "
                 "use DeadLetterTask instead, or PolicyTask in place of Task"
