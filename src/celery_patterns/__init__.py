@@ -6,7 +6,7 @@ from celery_patterns.core.lease import Lease
 from celery_patterns.core.policy import Call, Policy
 from celery_patterns.core.settings import disabled
 from celery_patterns.core.task import PolicyTask, as_decorator, attach
-from celery_patterns.deadletters import DeadLetters, move_to_dlq, process_dlq
+from celery_patterns.deadletters import DeadLetters, dead_letter_queue, move_to_dlq, process_dlq
 from celery_patterns.errors import PatternsError, PolicyError
 from celery_patterns.policies.dead_letter import DeadLetter, DeadLetterMixin, DeadLetterTask, dead_letter
 from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
@@ -28,6 +28,7 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "simulate",
     # dead letters, from code
     "DeadLetters",
+    "dead_letter_queue",
     "move_to_dlq",
     "process_dlq",
     # keys

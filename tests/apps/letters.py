@@ -1,9 +1,14 @@
 """Tasks that die in all ways that Celery knows, and keep their dead letters."""
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
-from celery_patterns import DeadLetterTask, Event, subscribe
+from celery.exceptions import Ignore, Reject
+
+from celery_patterns import DeadLetter, DeadLetterTask, Event, subscribe
 from tests.ground.app import ground_app, history, in_worker
 
 app = ground_app(__name__, worker_send_task_events=False)
@@ -40,3 +45,55 @@ def note(value: Any, label: str) -> Any:
 def failed(request: Any, exc: Any, traceback: Any, label: str) -> None:
     """An errback."""
     history().add("errback", label=label)
+
+
+def _die(how: str) -> Any:
+    """End a body in one of the ways of the table."""
+    match how:
+        case "raise":
+            raise ValueError("raised")
+        case "soft" | "hard":
+            while True:
+                time.sleep(0.05)
+        case "unserialisable":
+            return object()
+        case "sigkill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
+        case "reject":
+            raise Reject("no use", requeue=False)
+        case "ignore":
+            raise Ignore
+        case "memory":
+            raise MemoryError("too much")
+    return how
+
+
+class Early(DeadLetterTask):
+    """Acknowledged before it runs."""
+
+    abstract = True
+    acks_late = False
+    reject_on_worker_lost = False
+
+
+class Late(DeadLetterTask):
+    """Acknowledged after it ran, and delivered again when its process is gone."""
+
+    abstract = True
+    dead_letter = DeadLetter(max_deliveries=2)
+
+
+@app.task(bind=True, base=Early)
+def early(self: Any, how: str) -> Any:
+    """Die, acknowledged before."""
+    history().add("began", how=how, id=self.request.id)
+    return _die(how)
+
+
+@app.task(bind=True, base=Late)
+def late(self: Any, how: str) -> Any:
+    """Die, acknowledged after."""
+    history().add("began", how=how, id=self.request.id)
+    return _die(how)

@@ -149,7 +149,8 @@ def replay(
         raise click.ClickException("nothing is meant")
     if not yes and count > 1:
         click.confirm(f"Replay {count} dead letters?", abort=True)
-    bar: Any = click.progressbar(length=count, label="replaying", file=click.get_text_stream("stderr"))
+    progress_bar: Any = click.progressbar  # its type wants an iterable
+    bar = progress_bar(length=count, label="replaying", file=click.get_text_stream("stderr"))
     with bar:
         report = desk.replay(
             wanted,
