@@ -97,3 +97,25 @@ def late(self: Any, how: str) -> Any:
     """Die, acknowledged after."""
     history().add("began", how=how, id=self.request.id)
     return _die(how)
+
+
+@app.task(bind=True, base=DeadLetterTask)
+def wait(self: Any, gate: str) -> str:
+    """Run until the gate is there."""
+    history().add("waiting", id=self.request.id)
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return "waited"
+
+
+@app.task
+def gather(values: list[Any], label: str) -> list[Any]:
+    """What chords lead to."""
+    history().add("gathered", label=label, values=values)
+    return values
+
+
+@app.task(bind=True, base=DeadLetterTask, dead_letter=DeadLetter(redact=["card"]))
+def pay(self: Any, card: str, amount: int) -> None:
+    """Fail, and say what nobody should read."""
+    raise ValueError(f"declined: {card}")

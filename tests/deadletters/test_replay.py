@@ -84,7 +84,9 @@ def test_messages_leave_at_the_rate_that_was_asked_for(replays: ModuleType, desk
     assert report.seconds == pytest.approx(3.0, rel=0.05)
 
 
-def test_a_canary_that_dies_stops_the_replay(replays: ModuleType, desk: DeadLetters, worker: StartWorker) -> None:
+def test_a_canary_that_dies_stops_the_replay(
+    replays: ModuleType, desk: DeadLetters, worker: StartWorker
+) -> None:
     """A fix that fixes nothing would be tried on everything."""
     bury(replays, 30, fail=True)
     worker(REPLAYS)
@@ -169,7 +171,9 @@ def test_a_revoked_replay_is_open_again(
     assert desk.get("order-0").history[-1].words == "it was revoked"
 
 
-@pytest.mark.parametrize(("options", "message"), [({"rate": 0}, "rate=0"), ({"max_failing": 2}, "max_failing=2")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"rate": 0}, "rate=0"), ({"max_failing": 2}, "max_failing=2")]
+)
 def test_a_wrong_plan_fails_at_once(options: dict[str, Any], message: str) -> None:
     """A typo would be found when half of the entries are on their way."""
     with pytest.raises(DeadLetterError, match=message):

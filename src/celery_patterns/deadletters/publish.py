@@ -32,7 +32,7 @@ class Publisher:
         app: Whose broker.
         producer: Where to.
         queue: Another queue than the one that each message came from.
-        new_ids: Give each message a new task id. It then has no place in its chord.
+        new_ids: Give each message a new task id. The result under the old one stays as it is.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.script import Script
+from celery_patterns.deadletters.chords import heal
 from celery_patterns.deadletters.publish import publisher
 from celery_patterns.deadletters.query import Query
 from celery_patterns.deadletters.store import KIND, SHARED
@@ -93,7 +94,7 @@ class Report:
         failed: How many have died again so far.
         stopped: Why it stopped before the end; ``None`` where it did not.
         seconds: How long publishing the last stage took.
-        unhealed: Entries whose chord is beyond repair.
+        unhealed: Entries whose chord is over: they ran, and its body will not.
     """
 
     batch: str
@@ -174,6 +175,8 @@ class Replay:
         taken = {one.decode(): int(number) for one, number in zip(answer[::2], answer[1::2], strict=True)}
         reported: list[str | int] = []
         for entry in self.query.entries(list(taken)):
+            if not heal(self.app, entry):
+                self.report.unhealed.append(entry.id)
             out.publish(entry, taken[entry.id])
             reported += [entry.id, taken[entry.id]]
             self._tell(entry, taken[entry.id])

@@ -51,7 +51,12 @@ def test_a_death_without_a_store_is_stored_when_it_is_back(
 
 
 def test_what_waits_in_the_broker_is_what_arrived(
-    stage: Stage, worker: Callable[..., Worker], wait_for: Any, proxy: Proxy, valkey: ValkeyServer, tmp_path: Path
+    stage: Stage,
+    worker: Callable[..., Worker],
+    wait_for: Any,
+    proxy: Proxy,
+    valkey: ValkeyServer,
+    tmp_path: Path,
 ) -> None:
     """A body that changes its arguments would be stored, and replayed, with the changed ones."""
     stage.conf["patterns_url"] = proxy.through(valkey.url(2))

@@ -115,7 +115,9 @@ def across_processes(took: float, error: BaseException, policy: RetryPolicy) -> 
 
 
 @settings(max_examples=300, deadline=None)
-@given(wait=waits, stop=stops, retry=retries, error=errors, took=st.integers(0, 5), seed=st.integers(0, 2**32))
+@given(
+    wait=waits, stop=stops, retry=retries, error=errors, took=st.integers(0, 5), seed=st.integers(0, 2**32)
+)
 def test_delays_and_attempts_are_tenacitys(
     wait: Any, stop: Any, retry: Any, error: BaseException, took: int, seed: int
 ) -> None:

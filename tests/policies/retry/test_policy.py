@@ -86,8 +86,12 @@ def test_it_gives_up_with_the_error_itself(make: Make, slept: list[float], event
 )
 def test_what_will_not_pass_fails_at_once(make: Make, slept: list[float], error: BaseException) -> None:
     """A declined card would be tried eight times, a caller's bug or a poison message as well."""
-    task = make([error], (OSError, Exception) if not isinstance(error, ValueError) else OSError,
-                never_on=PermissionError, **SOON)
+    task = make(
+        [error],
+        (OSError, Exception) if not isinstance(error, ValueError) else OSError,
+        never_on=PermissionError,
+        **SOON,
+    )
     with pytest.raises(type(error)):
         task.apply().get()
     assert slept == []
@@ -142,7 +146,9 @@ def test_a_spent_budget_stretches_delays_and_kills_nothing(
     assert [round(delay) for delay in delays[10:]] == [1, 2, 3, 4]
     MovableClock(store).advance(5)
     assert round(budget.delay(app)) == 0
-    task = make([OSError()], OSError, wait=wait_fixed(0), budget=RetryBudget("stripe", share=0.0, per_second=0.01))
+    task = make(
+        [OSError()], OSError, wait=wait_fixed(0), budget=RetryBudget("stripe", share=0.0, per_second=0.01)
+    )
     assert task.apply().get() == 1
     assert slept[-1] > 50
 
