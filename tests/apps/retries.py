@@ -51,9 +51,10 @@ class Busy(OSError):
 def fetch(self: Any, name: str, gate: str, error: str = "OSError") -> str:
     """Fail until the gate is there."""
     history().add("attempt", name=name, id=self.request.id, retries=self.request.retries)
-    if not Path(gate).exists():
-        raise {"OSError": OSError, "Declined": Declined, "Busy": Busy}[error](f"not for {name}")
-    return name
+    kinds: dict[str, type[Exception]] = {"OSError": OSError, "Declined": Declined, "Busy": Busy}
+    if Path(gate).exists():
+        return name
+    raise kinds[error](f"not for {name}")
 
 
 @app.task(bind=True, base=Patient, max_retries=1)

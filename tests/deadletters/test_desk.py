@@ -167,8 +167,8 @@ def test_looking_takes_a_few_round_trips_whatever_there_is() -> None:
         for look, most in (
             (lambda: desk.list(Filter(task="shop.*"), limit=50), 3),
             (lambda: desk.get("e7"), 1),
-            (lambda: desk.groups(), 2),
-            (lambda: desk.counts(), 1),
+            (desk.groups, 2),
+            (desk.counts, 1),
         ):
             counting.trips = 0
             look()

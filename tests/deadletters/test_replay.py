@@ -53,10 +53,7 @@ def test_a_replayer_that_is_killed_again_and_again_loses_nothing(
         ) as replayer:
             assert replayer.stdout is not None
             assert replayer.stdout.readline() == "replaying\n"
-            published = desk.counts()["open"]
-            wait_for(lambda: replayer.poll() is not None or desk.counts()["open"] < published, every=0.005)
-            deadline = time.monotonic() + random.uniform(0, 0.15)
-            wait_for(lambda: replayer.poll() is not None or time.monotonic() > deadline, every=0.001)
+            _wait_until_it_works(replayer, desk, wait_for)
             assert replayer.poll() is None, "it was done before it could be killed"
             replayer.kill()
     assert desk.counts()["open"] > 0, "the last one had nothing left to do"
@@ -74,6 +71,14 @@ def test_a_replayer_that_is_killed_again_and_again_loses_nothing(
     for entry in reopened:
         told = [note.what for note in desk.get(entry.id).history]
         assert told.count("reopened") == entry.replays - 1, told
+
+
+def _wait_until_it_works(replayer: Any, desk: DeadLetters, wait_for: Any) -> None:
+    """Wait until a replayer publishes, and then for some moment."""
+    before = desk.counts()["open"]
+    wait_for(lambda: replayer.poll() is not None or desk.counts()["open"] < before, every=0.005)
+    deadline = time.monotonic() + random.uniform(0, 0.15)
+    wait_for(lambda: replayer.poll() is not None or time.monotonic() > deadline, every=0.001)
 
 
 def test_messages_leave_at_the_rate_that_was_asked_for(replays: ModuleType, desk: DeadLetters) -> None:

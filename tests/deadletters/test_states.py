@@ -49,6 +49,7 @@ class Entries(RuleBasedStateMachine):
         self.models: dict[str, Model] = {}
 
     def teardown(self) -> None:
+        """Leave an empty server."""
         self.store.client.flushdb()
         self.opened.__exit__(None, None, None)
 

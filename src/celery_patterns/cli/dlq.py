@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from kombu.exceptions import KombuError
@@ -149,8 +149,8 @@ def replay(
         raise click.ClickException("nothing is meant")
     if not yes and count > 1:
         click.confirm(f"Replay {count} dead letters?", abort=True)
-    progress_bar: Any = click.progressbar  # its type wants an iterable
-    bar = progress_bar(length=count, label="replaying", file=click.get_text_stream("stderr"))
+    make_bar = cast("Any", click.progressbar)  # an overload of it is beyond mypy
+    bar = make_bar(length=count, label="replaying", file=click.get_text_stream("stderr"))
     with bar:
         report = desk.replay(
             wanted,

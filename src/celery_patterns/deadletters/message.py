@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kombu.serialization import dumps, loads, prepare_accept_content
-from kombu.serialization import registry  # type: ignore[attr-defined]
+from kombu.serialization import (
+    dumps,
+    loads,
+    prepare_accept_content,
+    registry,  # type: ignore[attr-defined]
+)
 
 from celery_patterns.core.policy import CONTENT_HEADER
 from celery_patterns.core.postpone import is_of_one_delivery

@@ -48,7 +48,7 @@ plain_waits = st.one_of(
 waits = st.recursive(
     plain_waits,
     lambda inner: st.one_of(
-        st.builds(lambda one, two: wait_combine(one, two), inner, inner),
+        st.builds(wait_combine, inner, inner),
         st.builds(lambda one, two: wait_chain(one, one, two), inner, inner),
     ),
     max_leaves=4,

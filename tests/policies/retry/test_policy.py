@@ -121,8 +121,8 @@ def test_an_error_may_name_the_least_delay(make: Make, slept: list[float]) -> No
 
 def test_no_attempt_begins_after_the_deadline(make: Make, slept: list[float]) -> None:
     """A task would be tried for ever, long after anybody cares."""
-    with pytest.raises(OSError):
-        make([OSError()] * 9, OSError, wait=wait_fixed(50), deadline=30).apply().get()
+    with pytest.raises(OSError, match="late"):
+        make([OSError("late")] * 9, OSError, wait=wait_fixed(50), deadline=30).apply().get()
     assert slept == []
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery.exceptions import Ignore, Reject, Retry
 from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -28,6 +27,9 @@ from celery_patterns.errors import (
 )
 from celery_patterns.policies.retry.budget import RetryBudget
 from celery_patterns.policies.retry.decide import Again, Failure, Rules, decide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KIND = "retry_policy"
 
@@ -109,6 +111,10 @@ class RetryPolicy(Policy):
         object.__setattr__(self, "deadline", seconds("deadline", self.deadline, least=1))
 
     @property
+    def _never(self) -> tuple[type[BaseException], ...]:
+        return self.never_on if isinstance(self.never_on, tuple) else (self.never_on,)
+
+    @property
     def rules(self) -> Rules:
         """What decides."""
         on = self.on
@@ -130,7 +136,7 @@ class RetryPolicy(Policy):
         except _NOT_FAILURES:
             raise
         except Exception as error:
-            if isinstance(error, _NEVER) or isinstance(error, self.never_on):
+            if isinstance(error, (*_NEVER, *self._never)):
                 raise
             self._after(call, error, began)
             raise
