@@ -61,10 +61,7 @@ def fetch(self: Any, name: str, gate: str, error: str = "OSError") -> str:
 def mixed(self: Any, name: str) -> None:
     """Fail; first by Celery's own retry, which allows one, and then by the policy."""
     history().add("attempt", name=name, retries=self.request.retries)
-    try:
-        raise OSError("no")
-    except OSError as error:
-        raise self.retry(exc=error, countdown=0) from error
+    raise self.retry(exc=OSError("no"), countdown=0)
 
 
 class Careful(DeadLetterMixin, RetryableTask, IdempotentTask):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 from kombu.exceptions import KombuError
@@ -149,9 +150,7 @@ def replay(
         raise click.ClickException("nothing is meant")
     if not yes and count > 1:
         click.confirm(f"Replay {count} dead letters?", abort=True)
-    make_bar = cast("Any", click.progressbar)  # an overload of it is beyond mypy
-    bar = make_bar(length=count, label="replaying", file=click.get_text_stream("stderr"))
-    with bar:
+    with click.progressbar(length=count, label="replaying", file=sys.stderr) as bar:
         report = desk.replay(
             wanted,
             Plan(canary=not no_canary, **plan),

@@ -20,7 +20,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # since click 8.3
-    """A time: ``2h`` (that long ago; s, m, h, d, w), or an ISO date or time, local unless it says its zone."""
+    """A time: ``2h`` (that long ago; s, m, h, d, w), or an ISO time, local unless it says its zone."""
 
     name = "time"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kombu.serialization import (
+from kombu.serialization import (  # type: ignore[attr-defined]
     dumps,
     loads,
     prepare_accept_content,
-    registry,  # type: ignore[attr-defined]
+    registry,
 )
 
 from celery_patterns.core.policy import CONTENT_HEADER
