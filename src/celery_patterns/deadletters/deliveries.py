@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from celery_patterns.core.store import Store
 
-LIFE = 30.0
+LIFE = 10.0
 """Seconds without a sign of life after which a delivery has vanished."""
 
 _begin = Script("delivery_begin")
