@@ -6,6 +6,7 @@ from celery_patterns.core.lease import Lease
 from celery_patterns.core.policy import Call, Policy
 from celery_patterns.core.settings import disabled
 from celery_patterns.core.task import PolicyTask, as_decorator, attach
+from celery_patterns.deadletters import DeadLetters, dead_letter_queue, move_to_dlq, process_dlq
 from celery_patterns.errors import PatternsError, PolicyError
 from celery_patterns.flows.routing.canvas_routing import route_canvas
 from celery_patterns.flows.routing.priority import TaskPriority
@@ -13,10 +14,16 @@ from celery_patterns.flows.routing.queues import task_queues_for
 from celery_patterns.flows.routing.router import TaskRouter
 from celery_patterns.flows.routing.rule import Rule
 from celery_patterns.flows.routing.submit import submit_with_priority
+from celery_patterns.policies.dead_letter import DeadLetter, DeadLetterMixin, DeadLetterTask, dead_letter
 from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
+from celery_patterns.policies.retry import RetryableTask, RetryBudget, RetryPolicy, retryable, simulate
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # patterns: the value, the base class, the decorator
+    "DeadLetter",
+    "DeadLetterMixin",
+    "DeadLetterTask",
+    "dead_letter",
     "Idempotency",
     "IdempotentTask",
     "idempotent",
@@ -27,6 +34,16 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "route_canvas",
     "submit_with_priority",
     "task_queues_for",
+    "RetryBudget",
+    "RetryPolicy",
+    "RetryableTask",
+    "retryable",
+    "simulate",
+    # dead letters, from code
+    "DeadLetters",
+    "dead_letter_queue",
+    "move_to_dlq",
+    "process_dlq",
     # keys
     "ALL_ARGS",
     # a pattern of your own

@@ -15,7 +15,10 @@
      ├─ ResultNotStored                the first run is recorded, its result is not
      ├─ DeferralExpired                a call was put off for longer than a day
      ├─ UnroutableQueue (QueueNotFound)  a rule names a queue that is not declared
-     └─ PriorityNotTranslated          a TaskPriority reached a broker that only takes numbers
+     ├─ PriorityNotTranslated          a TaskPriority reached a broker that only takes numbers
+     ├─ PoisonMessage                  a task has killed its worker too often to be run again
+     └─ DeadLetterError                what was asked of a dead letter cannot be done
+         └─ DeadLetterTooLarge         a message is larger than the store takes
 
     PatternsWarning (UserWarning)      legal, but not what a careful operator would run
 
@@ -97,6 +100,18 @@ class UnroutableQueue(PatternsError, QueueNotFound):
 
 class PriorityNotTranslated(PatternsError):
     """A ``TaskPriority`` reached a broker without having passed a ``TaskRouter``."""
+
+
+class PoisonMessage(PatternsError):
+    """A task's body began several times, and its process vanished each time: it is not run again."""
+
+
+class DeadLetterError(PatternsError):
+    """What was asked of a dead letter cannot be done: the message says why."""
+
+
+class DeadLetterTooLarge(DeadLetterError):
+    """A message is larger than the store takes."""
 
 
 class PatternsWarning(UserWarning):

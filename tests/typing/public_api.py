@@ -11,10 +11,15 @@ from typing import Any, ClassVar, Literal, assert_type
 from celery import Celery
 from celery.app.task import Task
 from celery.result import AsyncResult
+from tenacity import retry_if_exception_type, stop_after_attempt, wait_fixed, wait_random
 
 from celery_patterns import (
     ALL_ARGS,
     Call,
+    DeadLetter,
+    DeadLetterMixin,
+    DeadLetters,
+    DeadLetterTask,
     Event,
     Idempotency,
     IdempotentTask,
@@ -23,20 +28,30 @@ from celery_patterns import (
     Policy,
     PolicyError,
     PolicyTask,
+    RetryableTask,
+    RetryBudget,
+    RetryPolicy,
     Rule,
     TaskPriority,
     TaskRouter,
     as_decorator,
     attach,
+    dead_letter,
+    dead_letter_queue,
     disabled,
     idempotent,
+    move_to_dlq,
+    process_dlq,
+    retryable,
     route_canvas,
+    simulate,
     submit_with_priority,
     subscribe,
     task_queues_for,
 )
 from celery_patterns.core.policy import Publish, Run
 from celery_patterns.core.store import Store
+from celery_patterns.deadletters import Entry, Filter, Plan, Report
 from celery_patterns.errors import IdempotencyInProgress, Refused, StoreUnavailable
 from celery_patterns.flows.routing.explanation import Explanation
 from celery_patterns.testing import (
@@ -228,3 +243,53 @@ with memory_store() as store, assert_replayed(charge, times=1) as replays, asser
     MovableClock(store).advance(timedelta(hours=1))
     MovableClock(store).advance("1h")  # type: ignore[arg-type]
 assert_replayed(charge, 1)  # type: ignore[call-arg]
+
+
+# --- retries and dead letters ------------------------------------------------------------------------------
+
+RetryPolicy(OSError)
+RetryPolicy((OSError, ValueError), never_on=PermissionError, deadline=timedelta(hours=1))
+RetryPolicy(
+    retry_if_exception_type(OSError), wait=wait_fixed(1) + wait_random(0, 2), stop=stop_after_attempt(3)
+)
+RetryPolicy(OSError, budget=RetryBudget("stripe", share=0.1), retry_after=lambda error: timedelta(seconds=5))
+RetryPolicy()  # type: ignore[call-arg]
+RetryPolicy("OSError")  # type: ignore[arg-type]
+RetryPolicy(OSError, stop=3)  # type: ignore[arg-type]
+RetryPolicy(OSError, wait=5)  # type: ignore[arg-type]
+RetryPolicy(OSError, budget="stripe")  # type: ignore[arg-type]
+assert_type(simulate(RetryPolicy(OSError), took=1.0).calls, int)
+assert_type(retryable(OSError)(plain), Task[Any, Any])
+retryable()  # type: ignore[call-arg]
+
+DeadLetter()
+DeadLetter("payments", retention=timedelta(days=7), max_deliveries=3, redact=["card"])
+DeadLetter(retention="30d")  # type: ignore[arg-type]
+DeadLetter("payments", 5)  # type: ignore[call-arg]
+assert_type(dead_letter()(plain), Task[Any, Any])
+dead_letter(max_deliveries="5")  # type: ignore[arg-type]
+
+
+class KeptTask(RetryableTask, IdempotentTask, DeadLetterMixin):
+    """All of them on one base."""
+
+    abstract = True
+    retry_policy = RetryPolicy(OSError)
+    idempotency = Idempotency(key="order_id")
+    dead_letter = DeadLetter("payments")
+
+
+@app.task(base=DeadLetterTask, dead_letter=DeadLetter(max_deliveries=2))
+def kept(order_id: str) -> None: ...
+
+
+desk = DeadLetters(app)
+assert_type(desk.list(Filter(task="shop.*", state=None), limit=5).entries, tuple[Entry, ...])
+assert_type(desk.replay(Filter(ids=("a",)), Plan(rate=10, limit=5)), Report)
+assert_type(desk.archive(Filter(group="ab"), "known"), int)
+assert_type(desk.get("a").edit, Any)  # type: ignore[attr-defined]
+assert_type(move_to_dlq(kept, {"order_id": "A-17"}, ValueError()), str)
+assert_type(process_dlq("shop.charge", limit=5), Report)
+assert_type(dead_letter_queue("payments", delivery_limit=3).name, str)
+Filter("open")  # type: ignore[call-arg]
+Plan(10)  # type: ignore[call-arg]

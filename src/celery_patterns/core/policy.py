@@ -27,6 +27,12 @@ NONCE_HEADER = "cp-delivery"
 CONTENT_HEADER = "cp-content-type"
 """How the message was serialised, written there likewise: the next message must be as well."""
 
+REPLAY_HEADER = "cp-replay"
+"""Which replay of which dead letter a message is: ``"<entry>/<number>"``."""
+
+_REPLAY_STEP = 1_000_000
+"""What one replay adds to the number of an attempt: more than any task is retried."""
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Call:
@@ -38,6 +44,7 @@ class Call:
         kwargs: Keyword arguments.
         options: What ``apply_async`` was given; empty while the call runs.
         request: The running request, a Celery ``Context``; ``None`` while the call is being published.
+        at_start: Called, in order, when all policies have let the call through and its body begins.
     """
 
     seam: Seam
@@ -45,6 +52,7 @@ class Call:
     kwargs: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     request: Any = None
+    at_start: list[Callable[[], None]] = field(default_factory=list)
     _arguments: Mapping[str, Any] | None = field(default=None, init=False)  # not for a replaced call
 
     @property
@@ -75,6 +83,16 @@ class Call:
             self.options.get("headers") if self.request is None else self.request.headers
         )
         return found or {}
+
+    @property
+    def replay(self) -> int:
+        """Which replay of a dead letter this is; 0 for none."""
+        return int(str(self.headers.get(REPLAY_HEADER) or "/0").rpartition("/")[2])
+
+    @property
+    def attempt(self) -> int:
+        """A number that grows with each retry and each replay of a task, and with nothing else."""
+        return self.replay * _REPLAY_STEP + int(self.request.retries or 0)
 
     @property
     def owner(self) -> str:

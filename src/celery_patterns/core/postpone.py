@@ -16,6 +16,7 @@ import logging
 import math
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry
@@ -28,7 +29,7 @@ from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER, Call
 from celery_patterns.errors import DeferralExpired, PatternsError, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from celery.canvas import Signature
 
@@ -40,11 +41,38 @@ SINCE_HEADER = "cp-deferred-since"
 """When it was put off first, in seconds since the epoch."""
 WAKE_HEADER = "cp-wake-at"
 """Until when a long wait hops, in seconds since the epoch."""
+UNSEEN_HEADER = "cp-unseen"
+"""Set while a redelivered copy hops: the task's state is another delivery's to write."""
 
 LONGEST = 86_400.0
 """Seconds after which a task that is put off again and again fails."""
 
-_ONE_DELIVERYS = {NONCE_HEADER, CONTENT_HEADER, WAKE_HEADER, "redelivered", "delivery_info"}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A kind of waiting, and how it is told from the others.
+
+    Args:
+        count: The header that says how often the task was put off.
+        since: The header that says when it was put off first, in seconds since the epoch.
+        longest: Seconds after which a task that is put off again and again fails.
+    """
+
+    count: str
+    since: str
+    longest: float
+
+
+CONFLICT = Wait(count=COUNT_HEADER, since=SINCE_HEADER, longest=LONGEST)
+"""Waiting for another call to end: what has not ended after a day needs a person."""
+
+LINE = Wait(count="cp-throttles", since="cp-throttled-since", longest=math.inf)
+"""Standing in a limiter's line, which ends only by the limiter's own ``max_wait`` or by ``expires``."""
+
+WAIT_HEADERS = (CONFLICT.count, CONFLICT.since, LINE.count, LINE.since)
+"""What a message remembers of its waiting; a later attempt counts anew."""
+
+_ONE_DELIVERYS = {NONCE_HEADER, CONTENT_HEADER, WAKE_HEADER, UNSEEN_HEADER, "redelivered", "delivery_info"}
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _DELAY = re.compile(r"^(?:(?:[01]\.){28})+")
 """What RabbitMQ's own delays put before a routing key."""
@@ -73,9 +101,22 @@ def wait_in_place(delay: float) -> None:
     sleep(delay)
 
 
-def deferrals(call: Call) -> int:
+def deferrals(call: Call, waits: Wait = CONFLICT) -> int:
     """How often this task was put off so far."""
-    return int(call.headers.get(COUNT_HEADER, 0))
+    return int(call.headers.get(waits.count, 0))
+
+
+def waited(call: Call, waits: Wait = CONFLICT) -> float:
+    """For how many seconds this task has been put off so far."""
+    since = call.headers.get(waits.since)
+    return max(0.0, time.time() - float(since)) if since else 0.0
+
+
+def forget_waits(call: Call) -> None:
+    """What was waited for is there: a later attempt of the task, or its next conflict, counts anew."""
+    for name in WAIT_HEADERS:
+        if name in call.headers:
+            del call.headers[name]  # type: ignore[attr-defined]  # the request's own headers, a dict
 
 
 def backoff(call: Call, longest: float, shortest: float = 0.5) -> float:
@@ -84,7 +125,15 @@ def backoff(call: Call, longest: float, shortest: float = 0.5) -> float:
 
 
 def postpone(
-    call: Call, delay: float, reason: PatternsError, *, policy: str, key: str | None = None
+    call: Call,
+    delay: float,
+    reason: PatternsError,
+    *,
+    policy: str,
+    key: str | None = None,
+    waits: Wait = CONFLICT,
+    headers: Mapping[str, Any] | None = None,
+    **detail: Any,
 ) -> NoReturn:
     """Put the running call off; to its caller it shows as RETRY, with ``reason``.
 
@@ -96,16 +145,22 @@ def postpone(
         reason: Why; it is what the result's state shows meanwhile.
         policy: The kind of policy that puts it off, for the event.
         key: The key it waits for, for the event.
+        waits: The kind of waiting.
+        headers: What the policy wants to find among the call's headers next time.
+        detail: What else the event shall say.
 
     Raises:
         celery.exceptions.Retry: Always, to end this delivery, unless one of the following.
         celery.exceptions.Reject: The broker is away; the message stays with it.
-        DeferralExpired: The call has been put off for a day.
+        DeferralExpired: The call has waited for longer than this kind of waiting may last.
     """
-    waited = time.time() - _since(call)
-    if waited > LONGEST:
-        raise DeferralExpired(f"{call.name}[{call.id}] was put off for {waited:.0f} s: {reason}") from reason
-    countdown = _put_off(call, delay, reason, policy, key, copy=False)
+    so_far = waited(call, waits)
+    if so_far > waits.longest:
+        raise DeferralExpired(f"{call.name}[{call.id}] was put off for {so_far:.0f} s: {reason}") from reason
+    countdown = delay if call.request.is_eager else _republish(call, delay, waits, headers or {})
+    _tell(call, delay, reason, waits, policy=policy, key=key, copy=False, **detail)
+    if call.request.is_eager:
+        raise EagerWait(delay)
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 
@@ -121,8 +176,56 @@ def postpone_copy(
         celery.exceptions.Ignore: Always, to end this delivery, unless
         celery.exceptions.Reject: the broker is away.
     """
-    _put_off(call, delay, reason, policy, key, copy=True)
+    if not call.request.is_eager:
+        _republish(call, delay, CONFLICT, {}, unseen=True)
+    _tell(call, delay, reason, CONFLICT, policy=policy, key=key, copy=True)
+    if call.request.is_eager:
+        raise EagerWait(delay)
     raise Ignore(str(reason))
+
+
+def try_again(call: Call, delay: float, error: Exception, headers: Mapping[str, Any]) -> NoReturn:
+    """Have a call that failed run once more: the next of its retries, and no deferral.
+
+    Args:
+        call: The running call.
+        delay: Seconds.
+        error: Why; it is what the result's state shows meanwhile.
+        headers: What is to be remembered of this attempt.
+
+    Raises:
+        celery.exceptions.Retry: Always, to end this delivery, unless
+        celery.exceptions.Reject: the broker is away.
+    """
+    request = call.request
+    if request.is_eager:
+        request.retries = (request.retries or 0) + 1
+        request.headers = {**call.headers, **headers}
+        raise EagerWait(delay)
+    forget_waits(call)  # what it waited for before this attempt is history
+    countdown = _republish(call, delay, None, headers, more_retries=1)
+    raise Retry(message=str(error), exc=error, when=countdown)  # type: ignore[arg-type]
+
+
+def put_back(call: Call, delay: float, reason: Exception, headers: Mapping[str, Any]) -> NoReturn:
+    """Publish a call that has ended once more, with a note for whoever gets it; it counts as nothing.
+
+    Raises:
+        celery.exceptions.Retry: Always, to end this delivery, unless
+        celery.exceptions.Reject: the broker is away.
+    """
+    countdown = _republish(call, delay, None, headers)
+    raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
+
+
+def publish_copy(call: Call, delay: float, headers: Mapping[str, Any]) -> None:
+    """As :func:`put_back`, where Celery has reported the end already: this delivery goes on.
+
+    Raises:
+        kombu.exceptions.KombuError: The broker is away, or ``OSError``.
+    """
+    kept = {name: value for name, value in call.headers.items() if not is_of_one_delivery(name)}
+    _again(call, _whole_seconds_for_quorum(call.app, delay), {**kept, **headers}).apply_async()
 
 
 def still_waiting(call: Call) -> float:
@@ -135,9 +238,14 @@ def hop(call: Call, delay: float) -> NoReturn:
     """Send a task that came back from one hop on to its next; it is the same deferral.
 
     Raises:
-        celery.exceptions.Retry: Always, or ``Reject`` when the broker is away.
+        celery.exceptions.Retry: Always, unless
+        celery.exceptions.Ignore: it is a redelivered copy, or
+        celery.exceptions.Reject: the broker is away.
     """
-    countdown = _republish(call, delay, counted=False)
+    unseen = UNSEEN_HEADER in call.headers
+    countdown = _republish(call, delay, None, {}, unseen=unseen)
+    if unseen:
+        raise Ignore("waiting")
     raise Retry(message="waiting", exc=Refused("waiting", delay), when=countdown)  # type: ignore[arg-type]
 
 
@@ -159,42 +267,49 @@ def longest_wait(app: Any) -> float:
     return redelivery_timeout(app) * _SHARE
 
 
-def _since(call: Call) -> float:
-    return float(call.headers.get(SINCE_HEADER) or time.time())
+def _tell(
+    call: Call, delay: float, reason: Exception, waits: Wait, *, policy: str, key: str | None, **detail: Any
+) -> None:
+    told = {"delay": delay, "deferrals": deferrals(call, waits) + 1, "reason": str(reason), **detail}
+    emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=told))
 
 
-def _put_off(
-    call: Call, delay: float, reason: Exception, policy: str, key: str | None, *, copy: bool
+def _republish(
+    call: Call,
+    delay: float,
+    waits: Wait | None,
+    more: Mapping[str, Any],
+    *,
+    unseen: bool = False,
+    more_retries: int = 0,
 ) -> float:
-    """Publish the call once more and tell so; an eager call has no broker, and waits in place."""
-    is_eager = call.request.is_eager
-    countdown = delay if is_eager else _republish(call, delay)
-    detail = {"delay": delay, "deferrals": deferrals(call) + 1, "reason": str(reason), "copy": copy}
-    emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=detail))
-    if is_eager:
-        raise EagerWait(delay)
-    return countdown
+    """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown.
 
-
-def _republish(call: Call, delay: float, *, counted: bool = True) -> float:
-    """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown."""
+    Who has reached a limiter's line has got past every conflict before it, so a later one counts anew.
+    """
     cap = longest_wait(call.app)
-    headers = {name: value for name, value in call.headers.items() if not _is_of_one_delivery(name)}
-    if counted:
-        headers |= {COUNT_HEADER: deferrals(call) + 1, SINCE_HEADER: _since(call)}
+    headers = {name: value for name, value in call.headers.items() if not is_of_one_delivery(name)}
+    headers |= more
+    if waits is not None:
+        since = headers.get(waits.since) or time.time()
+        headers |= {waits.count: deferrals(call, waits) + 1, waits.since: since}
+    if waits is LINE:
+        headers = {name: value for name, value in headers.items() if name not in WAIT_HEADERS[:2]}
     if delay > cap:
         headers[WAKE_HEADER] = time.time() + delay
+        if unseen:
+            headers[UNSEEN_HEADER] = True
     countdown = _whole_seconds_for_quorum(call.app, min(delay, cap))
-    _publish(call, _again(call, countdown, headers))
+    _publish(call, _again(call, countdown, headers, more_retries))
     return countdown
 
 
-def _is_of_one_delivery(header: str) -> bool:
+def is_of_one_delivery(header: str) -> bool:
     """Whether a header says something about this very delivery, and nothing about the next one."""
     return header in _ONE_DELIVERYS or header.startswith(_BROKERS_OWN)
 
 
-def _again(call: Call, countdown: float, headers: dict[str, Any]) -> Signature[Any]:
+def _again(call: Call, countdown: float, headers: dict[str, Any], more_retries: int = 0) -> Signature[Any]:
     request = call.request
     extra = {}
     if "ignore_result" in vars(request):
@@ -208,7 +323,7 @@ def _again(call: Call, countdown: float, headers: dict[str, Any]) -> Signature[A
         call.kwargs,
         queue=_queue_of(call),
         countdown=countdown,
-        retries=request.retries,
+        retries=(request.retries or 0) + more_retries,
         headers=headers,
         add_to_parent=False,
         **extra,

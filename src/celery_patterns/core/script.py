@@ -42,10 +42,12 @@ class Script:
 
     Args:
         name: The file's name without ``.lua``.
+        after: Files with functions that it shares with other scripts, which stand before it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, after: tuple[str, ...] = ()) -> None:
         self.name = name
+        self.after = after
         self._shas: dict[str | None, str] = {}
 
     def __repr__(self) -> str:
@@ -53,8 +55,9 @@ class Script:
 
     @cached_property
     def body(self) -> str:
-        """The text of the file."""
-        return files("celery_patterns").joinpath("lua", f"{self.name}.lua").read_text("utf-8")
+        """The text of the file, and before it what it shares with others."""
+        folder = files("celery_patterns").joinpath("lua")
+        return "".join(folder.joinpath(f"{one}.lua").read_text("utf-8") for one in (*self.after, self.name))
 
     def text(self, clock_key: str | None = None) -> str:
         """The text that is sent to Redis."""

@@ -93,7 +93,7 @@ class Delivery:
             key=record_key(store, name, key),
             owner=call.owner,
             fingerprint=call.fingerprint(policy.key),
-            attempt=self.request.retries or 0,
+            attempt=call.attempt,
         )
 
     def run(self, proceed: Run) -> Any:

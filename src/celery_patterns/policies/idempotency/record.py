@@ -109,7 +109,7 @@ class Record:
         key: Its key in Redis.
         owner: The delivery.
         fingerprint: Of the arguments.
-        attempt: Which attempt of the task this is: its retries so far.
+        attempt: Which attempt of the task this is; it grows with retries and replays.
     """
 
     store: Store

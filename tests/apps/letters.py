@@ -1,0 +1,121 @@
+"""Tasks that die in all ways that Celery knows, and keep their dead letters."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from celery.exceptions import Ignore, Reject
+
+from celery_patterns import DeadLetter, DeadLetterTask, Event, subscribe
+from tests.ground.app import ground_app, history, in_worker
+
+app = ground_app(__name__, worker_send_task_events=False)
+
+
+def _happened(event: Event) -> None:
+    history().add("event", what=event.kind, task=event.task, id=event.task_id, key=event.key, **event.detail)
+
+
+if in_worker():
+    subscribe(_happened)
+
+
+@app.task(bind=True, base=DeadLetterTask)
+def charge(self: Any, order: str, gate: str, seen: list[str] | None = None) -> str:
+    """Fail until the gate is there, and spoil the arguments meanwhile."""
+    history().add("attempt", order=order, id=self.request.id)
+    if seen is not None:
+        seen.append("spoilt")
+    if not Path(gate).exists():
+        raise ConnectionError(f"no gate for {order}")
+    history().add("effect", order=order, id=self.request.id)
+    return order
+
+
+@app.task
+def note(value: Any, label: str) -> Any:
+    """What links and chains lead to."""
+    history().add("note", label=label, value=value)
+    return value
+
+
+@app.task
+def failed(request: Any, exc: Any, traceback: Any, label: str) -> None:
+    """An errback."""
+    history().add("errback", label=label)
+
+
+def _die(how: str) -> Any:
+    """End a body in one of the ways of the table."""
+    match how:
+        case "raise":
+            raise ValueError("raised")
+        case "soft" | "hard":
+            while True:
+                time.sleep(0.05)
+        case "unserialisable":
+            return object()
+        case "sigkill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
+        case "reject":
+            raise Reject("no use", requeue=False)
+        case "ignore":
+            raise Ignore
+        case "memory":
+            raise MemoryError("too much")
+    return how
+
+
+class Early(DeadLetterTask):
+    """Acknowledged before it runs."""
+
+    abstract = True
+    acks_late = False
+    reject_on_worker_lost = False
+
+
+class Late(DeadLetterTask):
+    """Acknowledged after it ran, and delivered again when its process is gone."""
+
+    abstract = True
+    dead_letter = DeadLetter(max_deliveries=2)
+
+
+@app.task(bind=True, base=Early)
+def early(self: Any, how: str) -> Any:
+    """Die, acknowledged before."""
+    history().add("began", how=how, id=self.request.id)
+    return _die(how)
+
+
+@app.task(bind=True, base=Late)
+def late(self: Any, how: str) -> Any:
+    """Die, acknowledged after."""
+    history().add("began", how=how, id=self.request.id)
+    return _die(how)
+
+
+@app.task(bind=True, base=DeadLetterTask)
+def wait(self: Any, gate: str) -> str:
+    """Run until the gate is there."""
+    history().add("waiting", id=self.request.id)
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return "waited"
+
+
+@app.task
+def gather(values: list[Any], label: str) -> list[Any]:
+    """What chords lead to."""
+    history().add("gathered", label=label, values=values)
+    return values
+
+
+@app.task(bind=True, base=DeadLetterTask, dead_letter=DeadLetter(redact=["card"]))
+def pay(self: Any, card: str, amount: int) -> None:
+    """Fail, and say what nobody should read."""
+    raise ValueError(f"declined: {card}")
