@@ -7,13 +7,31 @@ from celery_patterns.core.policy import Call, Policy
 from celery_patterns.core.settings import disabled
 from celery_patterns.core.task import PolicyTask, as_decorator, attach
 from celery_patterns.errors import PatternsError, PolicyError
+from celery_patterns.policies.concurrency import ConcurrencyLimit, ConcurrencyLimitedTask, concurrency_limit
 from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
+from celery_patterns.policies.singleton import (
+    NonOverlappingTask,
+    Singleton,
+    SingletonTask,
+    schedule_lock,
+    singleton,
+    without_overlapping,
+)
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # patterns: the value, the base class, the decorator
     "Idempotency",
     "IdempotentTask",
     "idempotent",
+    "Singleton",
+    "SingletonTask",
+    "singleton",
+    "NonOverlappingTask",
+    "without_overlapping",
+    "schedule_lock",
+    "ConcurrencyLimit",
+    "ConcurrencyLimitedTask",
+    "concurrency_limit",
     # keys
     "ALL_ARGS",
     # a pattern of your own

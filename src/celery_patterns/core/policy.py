@@ -38,6 +38,7 @@ class Call:
         kwargs: Keyword arguments.
         options: What ``apply_async`` was given; empty while the call runs.
         request: The running request, a Celery ``Context``; ``None`` while the call is being published.
+        at_start: Called, in order, when all policies have let the call through and its body begins.
     """
 
     seam: Seam
@@ -45,6 +46,7 @@ class Call:
     kwargs: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     request: Any = None
+    at_start: list[Callable[[], None]] = field(default_factory=list)
     _arguments: Mapping[str, Any] | None = field(default=None, init=False)  # not for a replaced call
 
     @property

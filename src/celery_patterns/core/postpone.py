@@ -28,7 +28,7 @@ from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER, Call
 from celery_patterns.errors import DeferralExpired, PatternsError, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from celery.canvas import Signature
 
@@ -84,7 +84,13 @@ def backoff(call: Call, longest: float, shortest: float = 0.5) -> float:
 
 
 def postpone(
-    call: Call, delay: float, reason: PatternsError, *, policy: str, key: str | None = None
+    call: Call,
+    delay: float,
+    reason: PatternsError,
+    *,
+    policy: str,
+    key: str | None = None,
+    headers: Mapping[str, Any] | None = None,
 ) -> NoReturn:
     """Put the running call off; to its caller it shows as RETRY, with ``reason``.
 
@@ -96,19 +102,21 @@ def postpone(
         reason: Why; it is what the result's state shows meanwhile.
         policy: The kind of policy that puts it off, for the event.
         key: The key it waits for, for the event.
+        headers: What the policy wants to find among the call's headers next time.
 
     Raises:
         celery.exceptions.Retry: Always, to end this delivery, unless one of the following.
         celery.exceptions.Reject: The broker is away; the message stays with it.
         DeferralExpired: The call has been put off for a day.
     """
-    waited = time.time() - _since(call)
-    if waited > LONGEST:
-        raise DeferralExpired(f"{call.name}[{call.id}] was put off for {waited:.0f} s: {reason}") from reason
+    if waited(call) > LONGEST:
+        raise DeferralExpired(
+            f"{call.name}[{call.id}] was put off for {waited(call):.0f} s: {reason}"
+        ) from reason
     _tell(call, delay, reason, policy, key, copy=False)
     if call.request.is_eager:
         raise EagerWait(delay)
-    countdown = _republish(call, delay)
+    countdown = _republish(call, delay, headers or {})
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 
@@ -127,7 +135,7 @@ def postpone_copy(
     _tell(call, delay, reason, policy, key, copy=True)
     if call.request.is_eager:
         raise EagerWait(delay)
-    _republish(call, delay)
+    _republish(call, delay, {})
     raise Ignore(str(reason))
 
 
@@ -143,7 +151,7 @@ def hop(call: Call, delay: float) -> NoReturn:
     Raises:
         celery.exceptions.Retry: Always, or ``Reject`` when the broker is away.
     """
-    countdown = _republish(call, delay, counted=False)
+    countdown = _republish(call, delay, {}, counted=False)
     raise Retry(message="waiting", exc=Refused("waiting", delay), when=countdown)  # type: ignore[arg-type]
 
 
@@ -165,6 +173,11 @@ def longest_wait(app: Any) -> float:
     return redelivery_timeout(app) * _SHARE
 
 
+def waited(call: Call) -> float:
+    """Seconds since this task was put off first; 0 if it never was."""
+    return max(0.0, time.time() - _since(call))
+
+
 def _since(call: Call) -> float:
     return float(call.headers.get(SINCE_HEADER) or time.time())
 
@@ -174,10 +187,11 @@ def _tell(call: Call, delay: float, reason: Exception, policy: str, key: str | N
     emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=detail))
 
 
-def _republish(call: Call, delay: float, *, counted: bool = True) -> float:
+def _republish(call: Call, delay: float, more: Mapping[str, Any], *, counted: bool = True) -> float:
     """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown."""
     cap = longest_wait(call.app)
     headers = {name: value for name, value in call.headers.items() if not _is_of_one_delivery(name)}
+    headers |= more
     if counted:
         headers |= {COUNT_HEADER: deferrals(call) + 1, SINCE_HEADER: _since(call)}
     if delay > cap:

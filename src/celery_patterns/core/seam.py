@@ -124,12 +124,18 @@ class Seam:
             setattr(request, _INSIDE, False)
 
     def _run_through(self, call: Call) -> Any:
-        run = onion(self.active(), lambda inner: self.body(*inner.args, **inner.kwargs))
+        run = onion(self.active(), self._begin_body)
         while True:
             try:
                 return run(call)
             except EagerWait as wait:
+                call.at_start.clear()
                 wait_in_place(wait.delay)
+
+    def _begin_body(self, call: Call) -> Any:
+        for tell in call.at_start:
+            tell()
+        return self.body(*call.args, **call.kwargs)
 
     def publish(self, args: Any, kwargs: Any, options: dict[str, Any]) -> AsyncResult[Any]:
         """The task's ``apply_async``."""
