@@ -2,7 +2,8 @@
 -- KEYS[1] the lock, as in singleton_queue.lua
 -- KEYS[2] the marker of this task id
 -- ARGV    owner, fence ('' for whatever the task holds: this delivery's lease, or a place in the queue),
---         "free" or "queue", ms: how long the end is remembered (0: not at all), or the task is queued,
+--         "free", or "queue" (which frees as well if the task has ended meanwhile),
+--         ms: how long the end is remembered (0: not at all), or how long the task is queued,
 --         grace_ms: how long this delivery may still be running
 -- Returns {"ok"}, also when it was given up before; {"lost", owner} when another holds the lock.
 local r = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'until', 'next', 'next_at', 'next_until')
@@ -28,7 +29,7 @@ if queued and not any then return {'ok'} end
 if not queued and (owner ~= ARGV[1] or not (any or r[2] == ARGV[2])) then
   return redis.call('EXISTS', KEYS[2]) == 1 and {'ok'} or {'lost', owner}
 end
-if ARGV[3] == 'queue' then
+if ARGV[3] == 'queue' and redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('HSET', KEYS[1], 'owner', id .. '/', 'until', string.format('%.0f', ms + ARGV[4]))
   if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
   return {'ok'}

@@ -137,7 +137,9 @@ class Model:
 
     def hand_back(self, owner: str) -> str | None:
         task = owner.partition("/")[0]
-        if self.holder and self.holder.owner == owner:
+        if self.holder and self.holder.owner == owner and task in self.marks:
+            self._pass_on()
+        elif self.holder and self.holder.owner == owner:
             self.holder = Holder(task, None, self.now + self.queued)
             self._keep(self.queued)
         elif self.holder and not self._is_done(task):
