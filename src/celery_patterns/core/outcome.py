@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import states
 from celery.backends.base import DisabledBackend
+from celery.backends.redis import RedisBackend
 from celery.exceptions import Ignore
 
 from celery_patterns.errors import StoreUnavailable
@@ -63,13 +64,15 @@ def outcome_of(call: Call, task_id: str | None) -> Outcome | None:
 def acknowledge_copy(call: Call, outcome: Outcome | None) -> Any:
     """End a copy of a task whose earlier delivery has ended: write nothing, send nothing.
 
-    A chord counts a part after its result is stored, and deduplicates by id and index: so in a
-    chord the result is handed on once more, with nothing else attached.
+    A chord counts a part after its result is stored, so a kill may have come in between. Celery's
+    Redis backend knows a part that it has counted: in its chords the result is handed on once more,
+    with nothing else attached. Other backends would count the copy for another part.
 
     Raises:
-        celery.exceptions.Ignore: Outside a chord, or when nothing is known.
+        celery.exceptions.Ignore: Outside such a chord, or when nothing is known.
     """
-    if outcome is None or outcome.state == states.REVOKED or not call.request.chord:
+    knows_parts = isinstance(call.task.backend, RedisBackend)
+    if outcome is None or outcome.state == states.REVOKED or not (call.request.chord and knows_parts):
         _ignore(call)
     call.request.callbacks = call.request.errbacks = call.request.chain = None
     return outcome.hand_on()
