@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
+from celery.backends import cache
 from celery.utils.imports import symbol_by_name
 from celery.worker import state
 from kombu import Queue
@@ -22,7 +23,8 @@ from celery_patterns.testing import MovableClock
 
 
 def inline_app(**conf: Any) -> Celery:
-    """Return an app with a queue of its own in this process, and results kept in it."""
+    """Return an app with a queue of its own in this process, and results kept in it until the next app."""
+    cache._DUMMY_CLIENT_CACHE.clear()
     app = Celery("shop", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.conf.update(task_default_queue=f"inline-{uuid.uuid4().hex}", **conf)
     app.finalize()

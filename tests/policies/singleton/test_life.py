@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from billiard.exceptions import Terminated, WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import chord
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
@@ -45,10 +45,9 @@ def keys_left(store: Store) -> set[str]:
     return {key for key in found if ":ended:" not in key}
 
 
-def crash(work: InlineWorker, message: Any, error: BaseException) -> None:
-    """Have the worker's parent find out that the process of a delivery is gone, with what Celery says."""
-    request = work.request(message)
-    request.on_failure(SimpleNamespace(exception=error, traceback="", exc_info=None), return_ok=True)
+def report(request: Any, error: BaseException) -> None:
+    """Have the worker's parent find out that the process of a delivery is gone."""
+    request.on_failure(SimpleNamespace(exception=error, traceback="", exc_info=None))
 
 
 # --- the end -----------------------------------------------------------------------------------------------
@@ -430,7 +429,7 @@ def test_a_killed_process_hands_the_lock_back(
     request = work.request(message)
     _begin(sync, request)
     request.on_reject = lambda *_: None
-    request.on_failure(SimpleNamespace(exception=WorkerLostError("gone"), traceback="", exc_info=None))
+    report(request, WorkerLostError("gone"))
     assert owner() == f"{call.id}/"
     assert sync.delay("a").id == call.id
     work.deliver(message)
@@ -446,7 +445,7 @@ def test_a_killed_process_of_a_task_that_is_not_redelivered_lets_go(
     (message,) = work.take()
     request = work.request(message)
     _begin(sync, request)
-    request.on_failure(SimpleNamespace(exception=WorkerLostError("gone"), traceback="", exc_info=None))
+    report(request, WorkerLostError("gone"))
     assert call.state == "FAILURE"
     assert keys_left(store) == set()
 
@@ -459,6 +458,7 @@ def test_the_hard_limit_lets_go_when_the_process_is_gone(
     call = sync.delay("a")
     request = work.request(work.take()[0])
     _begin(sync, request)
+    report(request, TimeLimitExceeded(1))
     request.on_timeout(soft=False, timeout=1)
     assert call.state == "FAILURE"
     assert 0 < left(store) <= 1
@@ -478,7 +478,7 @@ def test_a_terminated_task_lets_go_when_its_process_is_gone(
     request._announce_revoked("terminated", True, "15", False)
     assert call.state == "REVOKED"
     assert 0 < left(store) <= 1
-    request.on_failure(SimpleNamespace(exception=Terminated(15), traceback="", exc_info=None))
+    report(request, Terminated(15))
     assert keys_left(store) == set()
 
 
