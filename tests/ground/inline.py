@@ -15,10 +15,10 @@ from typing import Any
 from celery import Celery
 from celery.backends import cache
 from celery.utils.imports import symbol_by_name
+from celery.utils.time import maybe_iso8601
 from celery.worker import state
 from kombu import Queue
 
-from celery_patterns.core.timing import seconds_from_now
 from celery_patterns.testing import MovableClock
 
 
@@ -45,12 +45,14 @@ class InlineWorker:
 
     def take(self) -> list[Any]:
         """Return the messages that are in the queue now, those that are due first coming first."""
+        began = self.app.now()
         with self.app.connection_for_read() as connection:
             queue = Queue(self.app.conf.task_default_queue)(connection.channel())
             queue.declare()
             while (message := queue.get(no_ack=True)) is not None:
-                due = self.now + seconds_from_now(self.app, message.headers.get("eta"))
-                self.waiting.append((due, message))
+                eta = message.headers.get("eta")
+                due = self.now + (maybe_iso8601(eta) - began).total_seconds() if eta else self.now
+                self.waiting.append((max(self.now, due), message))
         self.waiting.sort(key=lambda pair: pair[0])
         return [message for _, message in self.waiting]
 
