@@ -1,11 +1,9 @@
 """A worker inside the test's own process: it runs one message at a time, when the test says so.
 
-Real messages through kombu's in-memory transport, Celery's own `Request` and tracer, so that retries, links,
-revokes and redeliveries are what they are in a worker; no processes and no waiting, so that a test decides what
-is delivered, twice or never, and in which order.
+Real messages through kombu's in-memory transport, Celery's own `Request` and tracer, so that retries,
+links, revokes and redeliveries are what they are in a worker; no processes and no waiting, so that a test
+decides what is delivered, twice or never, and in which order.
 """
-
-from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator

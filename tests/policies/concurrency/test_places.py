@@ -1,7 +1,5 @@
 """The places under a limit against a model: any operations, crashes at any step, time passing."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 
@@ -9,7 +7,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from celery_patterns.core.lease import Lease
 from celery_patterns.core.store import Store
 from celery_patterns.policies.concurrency.places import (
     LOOK_SLACK,
@@ -39,7 +36,7 @@ class PlacesMachine(RuleBasedStateMachine):
         self.store = Store("memory://places-machine")
         self.clock = MovableClock(self.store)
         self.fences: list[int] = []
-        self.leases: dict[str, Lease] = {}
+        self.leases: dict[str, Any] = {}
         self.arrived: dict[str, float] = {}
         self.nonces = 0
 

@@ -146,7 +146,7 @@ def test_what_a_call_does_that_finds_no_place_is_a_choice(
     if outcome is None:
         assert (call.state, call.get()) == ("SUCCESS", None)
     else:
-        with pytest.raises(outcome, match="limit shop.export of 1"):
+        with pytest.raises(outcome, match=r"limit shop\.export of 1"):
             call.get()
     assert runs == []
     assert line(store) == []

@@ -1,7 +1,5 @@
 """The lock of a singleton against a model: any operations in any order, crashes at any step, time passing."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 
@@ -35,7 +33,7 @@ answers: Counter[str] = Counter()
 
 
 class LockMachine(RuleBasedStateMachine):
-    """Tasks are published, delivered, delivered twice, killed; whoever is asked must say what the model says."""
+    """Tasks are published, delivered, delivered twice, killed; all answers must be the model's."""
 
     def __init__(self) -> None:
         super().__init__()

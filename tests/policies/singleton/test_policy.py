@@ -59,7 +59,7 @@ def test_a_base_without_its_value_fails_when_declared(app: Celery) -> None:
 @pytest.mark.parametrize("decorator", [singleton, without_overlapping])
 def test_a_decorator_that_is_not_called_fails_when_declared(app: Celery, decorator: Any) -> None:
     """What was meant to be a task would be a function that makes one."""
-    with pytest.raises(PolicyError, match="write @singleton()"):
+    with pytest.raises(PolicyError, match=r"write @singleton\(\)"):
         decorator(app.task(sync, name="shop.sync", shared=False))
 
 
