@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery_patterns")
 
+PATIENCE = 10.0
+"""Seconds after the end of a body within which its result is stored, if ever."""
 LONGEST_OUTAGE = 30.0
 """Seconds between two looks for a store that is away."""
 
@@ -136,6 +138,17 @@ class Guard:
             return outcome_of(self.call, task_id)
         except StoreUnavailable as error:
             self.out_of_reach(error)
+
+    def ended_as(self, age: float, reason: Refused) -> Outcome | None:
+        """How this very task ended, ``age`` seconds ago, in an earlier delivery.
+
+        ``None`` says that its process was killed before the result was stored, so that it has to run
+        again. An end that may still be on its way to the result backend is waited for, unseen.
+        """
+        outcome = self.outcome_of(self.call.id)
+        if outcome is None and keeps_results(self.call) and age < PATIENCE:
+            postpone_copy(self.call, backoff(self.call, 1.0, 0.2), reason, policy=self.kind, key=self.key)
+        return outcome
 
     def out_of_reach(self, error: StoreUnavailable) -> NoReturn:
         """Nobody knows who holds the key: never go ahead blind.

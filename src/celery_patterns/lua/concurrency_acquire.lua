@@ -7,7 +7,7 @@
 --         near_ms, far_ms: until the next look of one whose turn is next, and of others (0: it does not wait),
 --         slack_ms: how late a look may come, host
 -- Returns {"started", fence, lapsed owner or false}; asking again as the same owner changes nothing
---         {"copy", owner, left in ms}: another delivery of this task id runs; {"ended"}; {"version", v}
+--         {"copy", owner, left in ms}: another delivery of this task id runs; {"ended", ms ago}; {"version", v}
 --         {"full", ms until the next look, how many are ahead}
 local now = now_us()
 local ms = math.floor(now / 1000)
@@ -20,7 +20,8 @@ end
 
 local limit = redis.call('HMGET', KEYS[1], 'v', 'fence')
 if limit[1] and limit[1] ~= '1' then return {'version', limit[1]} end
-if ARGV[5] ~= '1' and redis.call('EXISTS', KEYS[3]) == 1 then return {'ended'} end
+local mark = ARGV[5] ~= '1' and redis.call('GET', KEYS[3])
+if mark then return {'ended', ms - string.match(mark, '%d+')} end
 local mine = redis.call('HMGET', KEYS[2], 'owner', 'until', 'fence')
 if mine[1] and mine[2] - ms > 0 then
   if mine[1] == ARGV[1] then return {'started', mine[3], false} end

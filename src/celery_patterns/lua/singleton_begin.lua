@@ -5,8 +5,8 @@
 --         at (when it was published; or ''), waited_ms, turn_ms: how long its turn is kept, marker_ms, host
 -- Returns {"started", fence, lapsed owner or false}; asking again as the same owner changes nothing
 --         {"held", owner, left in ms, 1 if the next turn is this task's}
---         {"ended"}; {"replaced", by}: so it was itself
---         {"over", age in ms}; {"moved", by}: so was the one whose result it waits for
+--         {"ended", ms ago}; {"replaced", by}: so it was itself
+--         {"over", ms ago}; {"moved", by}: so was the one whose result it waits for
 --         {"version", v}
 local r = redis.call('HMGET', KEYS[1], 'v', 'owner', 'until', 'next', 'next_at', 'next_until', 'fence', 'at')
 local now = now_us()
@@ -37,7 +37,7 @@ end
 if r[1] and r[1] ~= '1' then return {'version', r[1]} end
 local word, what = word_of(KEYS[2])
 local follows = KEYS[3] ~= KEYS[2]
-if word == 'ended' and ARGV[5] ~= '1' then return {'ended'} end
+if word == 'ended' and ARGV[5] ~= '1' then return {'ended', ms - what} end
 if word == 'replaced' and not follows then return {'replaced', what} end
 if follows then
   local their, by = word_of(KEYS[3])

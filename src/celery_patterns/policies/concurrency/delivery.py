@@ -55,8 +55,8 @@ class Delivery:
                     self._wait_for(copy)
                 case Full() as full:
                     return self._full(full)
-                case Ended():
-                    outcome = self.guard.outcome_of(self.call.id)
+                case Ended() as ended:
+                    outcome = self.guard.ended_as(ended.age, self._reason("has let another delivery in", 0))
                     if outcome or not keeps_results(self.call):
                         return acknowledge_copy(self.call, outcome)
                     again = True

@@ -52,7 +52,9 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An earlier delivery of this very task ended."""
+    """An earlier delivery of this very task ended, ``age`` seconds ago."""
+
+    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Places:
             case b"copy":
                 return Copy(what[0].decode(), what[1] / 1000)
             case b"ended":
-                return Ended()
+                return Ended(what[0] / 1000)
             case b"full":
                 return Full(what[0] / 1000, what[1])
         raise StoreVersionError(f"{self.key} has version {what[0].decode()}; this library reads version 1")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery import states
 
-from celery_patterns.core.guard import Ending, Guard
+from celery_patterns.core.guard import PATIENCE, Ending, Guard
 from celery_patterns.core.lease import Lease, task_id_of
 from celery_patterns.core.outcome import Outcome, acknowledge_copy, keeps_results
 from celery_patterns.core.postpone import backoff, waited
@@ -51,8 +51,6 @@ TURN_POLL = 1.0
 """Seconds between two looks of the call whose turn is next."""
 TURN_SLACK = 5.0
 """Seconds past the time of its next look for which a turn is kept."""
-PATIENCE = 10.0
-"""Seconds after a task's end within which its result is stored, if ever."""
 
 
 class Delivery:
@@ -90,8 +88,8 @@ class Delivery:
                     return self._run(started, proceed)
                 case Held() as held:
                     return self._conflict(held, follows, proceed)
-                case Ended():
-                    outcome = self.guard.outcome_of(self.call.id)
+                case Ended() as ended:
+                    outcome = self.guard.ended_as(ended.age, self._handing_on(self.call.id))
                     if outcome or not keeps_results(self.call):
                         return acknowledge_copy(self.call, outcome)
                     again = True
@@ -204,6 +202,9 @@ class Delivery:
     def _reason(self, held: Held) -> SingletonConflict:
         return SingletonConflict(f"key {self.guard.key} is held by {task_id_of(held.owner)}", held.left)
 
+    def _handing_on(self, task_id: str | None) -> SingletonConflict:
+        return SingletonConflict(f"key {self.guard.key}: {task_id} is handing its result on")
+
     @property
     def _turn_poll(self) -> float:
         return backoff(self.call, TURN_POLL, SHORTEST_POLL)
@@ -222,6 +223,5 @@ class Delivery:
         outcome = self.guard.outcome_of(followed)
         if outcome is None and age < PATIENCE:
             delay = backoff(self.call, 1.0, SHORTEST_POLL)
-            reason = SingletonConflict(f"key {self.guard.key}: {followed} is handing its result on", delay)
-            self.guard.wait(None, delay, reason, {FOLLOW_HEADER: followed})
+            self.guard.wait(None, delay, self._handing_on(followed), {FOLLOW_HEADER: followed})
         return None if outcome is None or outcome.state == states.REVOKED else outcome

@@ -66,7 +66,9 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An earlier delivery of this very task ended with the lock."""
+    """An earlier delivery of this very task ended, ``age`` seconds ago."""
+
+    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ class Lock:
             case b"held":
                 return Held(what[0].decode(), what[1] / 1000, bool(what[2]))
             case b"ended":
-                return Ended()
+                return Ended(what[0] / 1000)
             case b"over":
                 return Over(what[0] / 1000)
         self._check_version(word, what[0])
