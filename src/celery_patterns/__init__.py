@@ -14,9 +14,18 @@ from celery_patterns.flows.routing.queues import task_queues_for
 from celery_patterns.flows.routing.router import TaskRouter
 from celery_patterns.flows.routing.rule import Rule
 from celery_patterns.flows.routing.submit import submit_with_priority
+from celery_patterns.policies.concurrency import ConcurrencyLimit, ConcurrencyLimitedTask, concurrency_limit
 from celery_patterns.policies.dead_letter import DeadLetter, DeadLetterMixin, DeadLetterTask, dead_letter
 from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
 from celery_patterns.policies.retry import RetryableTask, RetryBudget, RetryPolicy, retryable, simulate
+from celery_patterns.policies.singleton import (
+    NonOverlappingTask,
+    Singleton,
+    SingletonTask,
+    schedule_lock,
+    singleton,
+    without_overlapping,
+)
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # patterns: the value, the base class, the decorator
@@ -44,6 +53,15 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "dead_letter_queue",
     "move_to_dlq",
     "process_dlq",
+    "Singleton",
+    "SingletonTask",
+    "singleton",
+    "NonOverlappingTask",
+    "without_overlapping",
+    "schedule_lock",
+    "ConcurrencyLimit",
+    "ConcurrencyLimitedTask",
+    "concurrency_limit",
     # keys
     "ALL_ARGS",
     # a pattern of your own

@@ -10,7 +10,10 @@
      ├─ StoreVersionError              a record was written by a newer version of the library
      ├─ Refused                        not now; ``retry_after`` says when
      │   ├─ IdempotencyInProgress      the same key runs elsewhere
-     │   └─ RunLapsed                  the run that held the key vanished, and a person must decide
+     │   ├─ RunLapsed                  the run that held the key vanished, and a person must decide
+     │   ├─ SingletonConflict          another call holds the key
+     │   ├─ ConcurrencyLimitReached    as many run as may
+     │   └─ ScheduleLockError          the lock is taken, or cannot be asked for
      ├─ IdempotencyKeyReused           same key, other arguments
      ├─ ResultNotStored                the first run is recorded, its result is not
      ├─ DeferralExpired                a call was put off for longer than a day
@@ -77,6 +80,18 @@ class IdempotencyInProgress(Refused):
 
 class RunLapsed(Refused):
     """The run that held the key ended without a report; whether it had its effect is unknown."""
+
+
+class SingletonConflict(Refused):
+    """Another call holds the key of a singleton."""
+
+
+class ConcurrencyLimitReached(Refused):
+    """As many calls run under this limit as may, or others have waited for longer."""
+
+
+class ScheduleLockError(Refused):
+    """A schedule lock is held by another, or the store that knows is out of reach."""
 
 
 class IdempotencyKeyReused(PatternsError):

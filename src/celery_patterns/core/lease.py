@@ -65,6 +65,7 @@ class Lease:
         fence: Its fencing token; hand it to what you write to, and have it refuse lower ones.
         length: Seconds without renewal after which another may take it.
         keep: Seconds for which the hash must live on after each renewal.
+        among: Where several hold leases of one thing: the sorted set of them, task ids by end.
     """
 
     store: Store
@@ -73,6 +74,7 @@ class Lease:
     fence: int
     length: float
     keep: float
+    among: str | None = None
     _until: float = field(init=False)
     _taken: bool = field(init=False, default=False)
     _told: bool = field(init=False, default=False)
@@ -98,8 +100,14 @@ class Lease:
         asked = monotonic()
         answer = _renew(
             self.store,
-            [self.key],
-            [self.owner, self.fence, round(self.length * 1000), round(self.keep * 1000)],
+            [self.key] if self.among is None else [self.key, self.among],
+            [
+                self.owner,
+                self.fence,
+                round(self.length * 1000),
+                round(self.keep * 1000),
+                task_id_of(self.owner),
+            ],
         )
         if answer == b"lost":
             self._taken = True
@@ -111,6 +119,11 @@ class Lease:
         self._until = since + self.length
         self._due = since + self.length / 3
         self._told = False
+
+
+def task_id_of(owner: str) -> str:
+    """The task id in an owner; the rest is the nonce of the delivery."""
+    return owner.rpartition("/")[0]
 
 
 def lapse(store: Store, key: str, owner: str, grace: float) -> None:

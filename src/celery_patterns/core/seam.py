@@ -17,13 +17,12 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery import Task
-from celery.app.annotations import resolve_all
 from celery.app.autoretry import add_autoretry_behaviour
 from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_failure, task_revoked
 from celery.utils.imports import symbol_by_name
 
+from celery_patterns.core.acks import set_late_acks
 from celery_patterns.core.keys import KeyMaker, KeySpec
 from celery_patterns.core.policy import NONCE_HEADER, Call, Policy, onion, publish_onion
 from celery_patterns.core.postpone import EagerWait, hop, still_waiting, wait_in_place
@@ -42,9 +41,6 @@ logger = logging.getLogger("celery_patterns")
 
 _BEGUN = "cp_begun"
 _TOLD = "cp_told"
-
-_ACK_SETTINGS = ("acks_late", "reject_on_worker_lost")
-"""What a task must set so that it is delivered again after its process was killed."""
 
 
 class Seam:
@@ -221,7 +217,7 @@ def install(task: Any, *policies: Policy) -> None:
         for policy in policies:
             seam.add(policy)
             if policy.late_acks == "set":
-                _set_late_acks(task)
+                set_late_acks(task)
 
 
 @contextmanager
@@ -241,28 +237,6 @@ def refusing(task: Any) -> Iterator[None]:
 
         task.run = task.apply_async = refuse
         raise
-
-
-def _set_late_acks(task: Any) -> None:
-    annotated = [name for one in resolve_all(task.app.annotations, task) for name in one]
-    for setting in _ACK_SETTINGS:
-        if setting not in annotated and not _is_written(task, setting):
-            setattr(task, setting, True)
-
-
-def _is_written(task: Any, setting: str) -> bool:
-    """Whether the author of a task wrote a setting, on it or on a base.
-
-    Celery fills what was not written with its defaults when it binds a class, so the value alone
-    does not tell; but a class keeps its attributes in the order in which they were set.
-    """
-    for one in type(task).__mro__:
-        if one is Task:
-            return False
-        names = list(vars(one))
-        if setting in names and ("__bound__" not in names or names.index(setting) < names.index("__bound__")):
-            return vars(one)[setting] is not None
-    return False
 
 
 def _rebind(task: Any, seam: Seam) -> None:

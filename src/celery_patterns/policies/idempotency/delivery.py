@@ -30,7 +30,7 @@ from celery.backends.base import DisabledBackend
 from celery.exceptions import Ignore, Reject, Retry
 
 from celery_patterns.core.events import Event, emit
-from celery_patterns.core.lease import Lease, keeper, lapse
+from celery_patterns.core.lease import Lease, keeper, lapse, task_id_of
 from celery_patterns.core.postpone import backoff, postpone, postpone_copy, redelivery_timeout
 from celery_patterns.core.store import store_of, tag
 from celery_patterns.errors import (
@@ -50,7 +50,6 @@ from celery_patterns.policies.idempotency.record import (
     Running,
     Started,
     record_key,
-    task_id_of,
 )
 from celery_patterns.policies.idempotency.results import pack, pack_error, unpack, unpack_error
 

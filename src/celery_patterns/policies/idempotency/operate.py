@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celery_patterns.core.canonical import canonical_text, shorten
+from celery_patterns.core.lease import task_id_of
 from celery_patterns.core.store import store_of
-from celery_patterns.policies.idempotency.record import KIND, task_id_of
+from celery_patterns.policies.idempotency.record import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from celery_patterns.core.lease import task_id_of
 from celery_patterns.core.script import Script
 from celery_patterns.core.store import tag
 from celery_patterns.errors import StoreVersionError
@@ -93,11 +94,6 @@ class Lost:
 
 
 Beginning = Started | Running | Lapsed | Reused | Ended | Claimed
-
-
-def task_id_of(owner: str) -> str:
-    """The task id in an owner; the rest is the nonce of the delivery."""
-    return owner.rpartition("/")[0]
 
 
 @dataclass(slots=True, kw_only=True)

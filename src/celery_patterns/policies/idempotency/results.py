@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import EncodeError
 from kombu.serialization import dumps, loads, prepare_accept_content
 
+from celery_patterns.core.lease import task_id_of
 from celery_patterns.errors import ResultNotStored
-from celery_patterns.policies.idempotency.record import task_id_of
 
 if TYPE_CHECKING:
     from celery_patterns.core.policy import Call

@@ -1,0 +1,188 @@
+"""One delivery of a call whose body runs under a lease: what such policies have in common.
+
+Waiting, refusing, telling, and above all: how a run under a lease ends.
+
+=======================  ======================================================================
+the body                 the run ended as
+=======================  ======================================================================
+returned                 ``done``
+raised                   ``failed``; whether that is final, a policy further out may still decide
+was retried or put off   ``again``: the task goes on after a delay
+raised Ignore or Reject  ``dropped``: nothing is known, nothing is recorded
+=======================  ======================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from celery.exceptions import Ignore, Reject, Retry
+
+from celery_patterns.core.events import Event, emit
+from celery_patterns.core.lease import Lease, keeper, task_id_of
+from celery_patterns.core.outcome import Outcome, keeps_results, outcome_of
+from celery_patterns.core.postpone import EagerWait, backoff, postpone, postpone_copy
+from celery_patterns.core.timing import seconds_from_now
+from celery_patterns.errors import PatternsError, Refused, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from celery import Celery
+
+    from celery_patterns.core.policy import Call, Run
+
+logger = logging.getLogger("celery_patterns")
+
+PATIENCE = 10.0
+"""Seconds after the end of a body within which its result is stored, if ever."""
+LONGEST_OUTAGE = 30.0
+"""Seconds between two looks for a store that is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended.
+
+    Args:
+        kind: See the table in the module.
+        delay: Seconds until the task comes again, if it does.
+    """
+
+    kind: Literal["done", "failed", "again", "dropped"]
+    delay: float = 0.0
+
+
+def ending_of(app: Celery, error: BaseException) -> Ending:
+    """What an exception that left the body says about the run."""
+    if isinstance(error, Retry):
+        return Ending("again", seconds_from_now(app, error.when))
+    if isinstance(error, EagerWait):
+        return Ending("again", error.delay)
+    return Ending("dropped" if isinstance(error, (Ignore, Reject)) else "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One delivery at the door of something that only so many may hold.
+
+    Args:
+        call: The call that is being run, or was.
+        kind: The policy's kind.
+        key: What it asks for, as operators write it.
+        on_store_error: ``"defer"`` or ``"raise"``: what the call does when nobody can be asked.
+    """
+
+    call: Call
+    kind: str
+    key: str
+    on_store_error: str
+
+    def run(self, lease: Lease, proceed: Run, end: Callable[[Ending], str | None]) -> Any:
+        """Run the body under ``lease``.
+
+        Args:
+            lease: It is renewed meanwhile.
+            proceed: The rest of the onion.
+            end: Gives the lease back; returns the owner that has taken it over, if one has.
+        """
+        keeper.hold(lease)
+        try:
+            result = proceed(self.call)
+        except BaseException as error:
+            self.give_back(lease, ending_of(self.call.app, error), end)
+            raise
+        self.give_back(lease, Ending("done"), end)
+        return result
+
+    def give_back(self, lease: Lease, ending: Ending, end: Callable[[Ending], str | None]) -> None:
+        """End a run. The task has had its effect, so what fails here does not fail it."""
+
+        def report() -> None:
+            successor = end(ending)
+            if successor:
+                self.tell("superseded", by=task_id_of(successor), fence=lease.fence)
+
+        keeper.drop(lease)
+        try:
+            report()
+        except StoreUnavailable as error:
+            self.store_error("release", "trying again until its lease ends", error)
+            keeper.finish(lease, report, lambda: None)
+
+    def is_own(self, owner: str) -> bool:
+        """Whether ``owner`` is another delivery of this very task."""
+        return task_id_of(owner) == self.call.id
+
+    def wait(
+        self, owner: str | None, delay: float, reason: Refused, headers: Mapping[str, Any] | None = None
+    ) -> NoReturn:
+        """Put the call off; unseen where it is a copy of the task that ``owner`` runs.
+
+        Raises:
+            celery.exceptions.Retry: Or whatever else ends this delivery.
+        """
+        if owner is not None and self.is_own(owner):
+            postpone_copy(self.call, delay, reason, policy=self.kind, key=self.key)
+        if owner is not None and self.call.request.is_eager and keeper.holds(owner):
+            self.refuse(type(reason)(f"{reason}, in this very process, and cannot end", None))
+        postpone(self.call, delay, reason, policy=self.kind, key=self.key, headers=headers)
+
+    def outcome_of(self, task_id: str | None) -> Outcome | None:
+        """How a task ended, as far as that can be known; else the call waits until one can ask."""
+        if not keeps_results(self.call):
+            return None
+        try:
+            return outcome_of(self.call, task_id)
+        except StoreUnavailable as error:
+            self.out_of_reach(error)
+
+    def ended_as(self, age: float, reason: Refused) -> Outcome | None:
+        """How this very task ended, ``age`` seconds ago, in an earlier delivery.
+
+        ``None`` says that its process was killed before the result was stored, so that it has to run
+        again. An end that may still be on its way to the result backend is waited for, unseen.
+        """
+        outcome = self.outcome_of(self.call.id)
+        if outcome is None and keeps_results(self.call) and age < PATIENCE:
+            postpone_copy(self.call, backoff(self.call, 1.0, 0.2), reason, policy=self.kind, key=self.key)
+        return outcome
+
+    def out_of_reach(self, error: StoreUnavailable) -> NoReturn:
+        """Nobody knows who holds the key: never go ahead blind.
+
+        Raises:
+            celery.exceptions.Retry: The call is put off, or
+            StoreUnavailable: it is refused, as ``on_store_error`` says.
+        """
+        self.store_error("begin", self.on_store_error, error)
+        if self.on_store_error == "raise":
+            raise error
+        postpone(self.call, backoff(self.call, LONGEST_OUTAGE, 1.0), error, policy=self.kind, key=self.key)
+
+    def refuse(self, error: PatternsError) -> NoReturn:
+        """Fail the call."""
+        self.tell("refused", error=type(error).__name__)
+        raise error
+
+    def store_error(self, at: str, then: str, error: Exception) -> None:
+        """Say that the store was out of reach, and what happens next."""
+        logger.warning(
+            "%s[%s], key %s, at its %s: %s; %s", self.call.name, self.call.id, self.key, at, error, then
+        )
+        self.tell("store_error", at=at, error=str(error))
+
+    def tell(self, event: str, **detail: Any) -> None:
+        """Emit an event about this call."""
+        emit(
+            Event(
+                kind=event,
+                policy=self.kind,
+                task=self.call.name,
+                task_id=self.call.id,
+                key=self.key,
+                detail=detail,
+            )
+        )

@@ -1,0 +1,82 @@
+"""What the result backend knows about a task that has ended, and handing that on in another's place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from celery import states
+from celery.backends.base import DisabledBackend
+from celery.backends.redis import RedisBackend
+from celery.exceptions import Ignore
+
+from celery_patterns.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from celery_patterns.core.policy import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended, by Celery's own record.
+
+    Args:
+        state: ``SUCCESS``, ``FAILURE`` or ``REVOKED``.
+        result: The result, or the exception.
+    """
+
+    state: str
+    result: Any
+
+    def hand_on(self) -> Any:
+        """The result, as if it were one's own.
+
+        Raises:
+            Exception: The failure, likewise.
+        """
+        if self.state == states.SUCCESS:
+            return self.result
+        raise self.result
+
+
+def keeps_results(call: Call) -> bool:
+    """Whether one can look up how a task like this one ended."""
+    request, backend = call.request, call.task.backend
+    if request.is_eager or request.ignore_result or isinstance(backend, DisabledBackend):
+        return False
+    return bool(backend.persistent)
+
+
+def outcome_of(call: Call, task_id: str | None) -> Outcome | None:
+    """How the task ``task_id`` ended; ``None`` while no result of it is stored.
+
+    Raises:
+        StoreUnavailable: The result backend is out of reach.
+    """
+    try:
+        meta = call.task.backend.get_task_meta(task_id)
+    except Exception as error:  # whatever the user's backend raises when it is away
+        raise StoreUnavailable(f"result backend: {type(error).__name__}: {error}") from error
+    state = meta["status"]
+    return Outcome(state, meta["result"]) if state in states.READY_STATES else None
+
+
+def acknowledge_copy(call: Call, outcome: Outcome | None) -> Any:
+    """End a copy of a task whose earlier delivery has ended: write nothing, send nothing.
+
+    A chord counts a part after its result is stored, so a kill may have come in between. Celery's
+    Redis backend knows a part that it has counted: in its chords the result is handed on once more,
+    with nothing else attached. Other backends would count the copy for another part.
+
+    Raises:
+        celery.exceptions.Ignore: Outside such a chord, or when nothing is known.
+    """
+    knows_parts = isinstance(call.task.backend, RedisBackend)
+    if outcome is None or outcome.state == states.REVOKED or not (call.request.chord and knows_parts):
+        _ignore(call)
+    call.request.callbacks = call.request.errbacks = call.request.chain = None
+    return outcome.hand_on()
+
+
+def _ignore(call: Call) -> NoReturn:
+    raise Ignore(f"{call.id} has ended already")

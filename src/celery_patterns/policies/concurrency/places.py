@@ -1,0 +1,181 @@
+"""The places under a concurrency limit in Redis, and the line of those who wait for one.
+
+::
+
+               acquire                          release
+    waiting ------------> holding (a lease) ------------------> gone; "ended" is remembered
+     |    ^                 |        |
+     |    | looks again     |        +-- until passes --> lapsed: the next who asks gets the place
+     +----+                 |
+     |                      +-- retry, deferral --> gone, and comes again
+     +-- does not look again in time --> out of the line
+
+A set of owners, never a counter: a place is held by a task id under a lease of its own, and whoever
+vanishes gives it back when that has run out. A free place is for those who have waited longest: with
+``k`` places free, the first ``k`` of the line may have them, and whoever comes new is behind them.
+Someone in the line who does not look again when he said he would is out of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from celery_patterns.core.lease import Lease, task_id_of
+from celery_patterns.core.script import Script
+from celery_patterns.core.store import Store, tag
+from celery_patterns.errors import StoreVersionError
+
+KIND = "concurrency_limit"
+
+LOOK_SLACK = 5.0
+"""Seconds by which a look may be late: the way through the broker, and a queue that is not empty."""
+
+_acquire = Script("concurrency_acquire")
+_release = Script("concurrency_release")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A place is this delivery's. ``lapsed`` names a delivery that vanished from one, if one did."""
+
+    fence: int
+    lapsed: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Another delivery of this very task holds a place, for ``left`` more seconds unless it says more."""
+
+    owner: str
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An earlier delivery of this very task ended, ``age`` seconds ago."""
+
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """All places are taken, or promised to the ``ahead`` who wait for longer; look again in ``wait`` s."""
+
+    wait: float
+    ahead: int
+
+
+Answer = Started | Copy | Ended | Full
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """The places under one limit, as one policy sees them. All durations in seconds.
+
+    Args:
+        store: Where they are.
+        key: The limit's key in Redis.
+        limit: How many there are.
+        lease: How long one is held without a sign of life.
+        remember: How long it is remembered that a task ended.
+        host: Who asks, for operators.
+    """
+
+    store: Store
+    key: str
+    limit: int
+    lease: float
+    remember: float
+    host: str = ""
+
+    def acquire(
+        self, owner: str, *, again: bool = False, waited: float = 0.0, near: float = 0.0, far: float = 0.0
+    ) -> Answer:
+        """Take a place if one is free and nobody waits for it; else wait in line for one.
+
+        Args:
+            owner: The delivery.
+            again: Run also if an earlier delivery of the task ended.
+            waited: For how long it has been waiting.
+            near: When it would look again if its turn is next; 0 if it would not.
+            far: When it would look again otherwise.
+
+        Raises:
+            StoreUnavailable: Nobody knows.
+            StoreVersionError: A newer version of the library wrote the limit.
+        """
+        word, *what = _acquire(
+            self.store,
+            self._keys(owner),
+            [
+                owner,
+                _ms(self.lease),
+                _ms(self.keep),
+                self.limit,
+                int(again),
+                _ms(waited),
+                _ms(near),
+                _ms(far),
+                _ms(LOOK_SLACK),
+                self.host,
+            ],
+        )
+        match word:
+            case b"started":
+                return Started(int(what[0]), what[1].decode() if what[1] else None)
+            case b"copy":
+                return Copy(what[0].decode(), what[1] / 1000)
+            case b"ended":
+                return Ended(what[0] / 1000)
+            case b"full":
+                return Full(what[0] / 1000, what[1])
+        raise StoreVersionError(f"{self.key} has version {what[0].decode()}; this library reads version 1")
+
+    def release(self, owner: str, fence: int | None, *, ended: bool, grace: float = 0.0) -> bool:
+        """Give the place up, and that in the line; whether it was still this delivery's.
+
+        Args:
+            owner: The delivery.
+            fence: Of its lease; ``None`` for whatever it holds.
+            ended: Whether to remember that the task ended.
+            grace: For how many seconds the delivery may still be running.
+
+        Raises:
+            StoreUnavailable: Asking again is safe.
+        """
+        answer = _release(
+            self.store,
+            self._keys(owner),
+            [owner, "" if fence is None else fence, _ms(self.remember) if ended else 0, _ms(grace)],
+        )
+        return bool(answer[0] == b"ok")
+
+    def lease_of(self, owner: str, fence: int) -> Lease:
+        """The lease of a place."""
+        return Lease(
+            store=self.store,
+            key=self._keys(owner)[1],
+            owner=owner,
+            fence=fence,
+            length=self.lease,
+            keep=self.keep,
+            among=f"{self.key}:held",
+        )
+
+    @property
+    def keep(self) -> float:
+        """How long a place is on record after its last renewal."""
+        return self.lease * 2
+
+    def _keys(self, owner: str) -> list[str]:
+        task_id = task_id_of(owner)
+        return [self.key, f"{self.key}:held:{task_id}", f"{self.key}:ended:{task_id}"]
+
+
+def limit_key(store: Store, name: str, key: str | None) -> str:
+    """The key in Redis of the limit ``name``, or of its part for ``key``."""
+    return store.key(KIND, tag(name)) if key is None else store.key(KIND, tag(name), key)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,227 @@
+"""One delivery of a singleton, at the door of its key's lock.
+
+=============================  ==============================================================
+the lock is                    this delivery
+=============================  ==============================================================
+free, lapsed, or queued for    runs the body under a lease
+this very task
+running, another delivery of   is a redelivered copy: waits unseen, in case the other dies
+this very task
+free, this task has ended      is a late copy: only acknowledges, unless nothing was stored
+another task's                 waits for that task's result and ends with it (``use_existing``,
+                               and ``skip`` in a canvas), ends with ``None`` (``skip``), fails
+                               (``raise``) or waits for its turn (the others)
+another's since this one was   ends with ``None``; in a canvas with the newer one's result
+replaced
+=============================  ==============================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from celery import states
+
+from celery_patterns.core.guard import PATIENCE, Ending, Guard
+from celery_patterns.core.lease import Lease, task_id_of
+from celery_patterns.core.outcome import Outcome, acknowledge_copy, keeps_results
+from celery_patterns.core.postpone import backoff, waited
+from celery_patterns.core.request import KILL_GRACE
+from celery_patterns.errors import SingletonConflict, StoreUnavailable
+from celery_patterns.policies.singleton.headers import AT_HEADER, FOLLOW_HEADER, SKIP_HEADER
+from celery_patterns.policies.singleton.lock import (
+    KIND,
+    Beginning,
+    Ended,
+    Held,
+    Lock,
+    Moved,
+    Over,
+    Replaced,
+    Started,
+)
+
+if TYPE_CHECKING:
+    from celery_patterns.core.policy import Call, Run
+    from celery_patterns.policies.singleton.policy import Singleton
+
+SHORTEST_POLL, LONGEST_POLL = 0.2, 15.0
+"""Seconds between two looks of a call that waits."""
+TURN_POLL = 1.0
+"""Seconds between two looks of the call whose turn is next."""
+TURN_SLACK = 5.0
+"""Seconds past the time of its next look for which a turn is kept."""
+
+
+class Delivery:
+    """What one delivery does about its key.
+
+    Args:
+        policy: The policy.
+        call: The call that is being run, or that has failed, or whose process was lost.
+        lock: The lock of its key.
+        key: The key, as operators write it.
+    """
+
+    def __init__(self, policy: Singleton, call: Call, lock: Lock, key: str) -> None:
+        self.policy = policy
+        self.call = call
+        self.lock = lock
+        self.guard = Guard(call, KIND, key, policy.on_store_error)
+        self.queued_ttl = cast("float", policy.queued_ttl)
+        self._let_go = False
+
+    def run(self, proceed: Run) -> Any:  # noqa: C901 - the table of the module, row by row
+        """Run the body if the lock can be had; else do what the policy says.
+
+        Raises:
+            celery.exceptions.Retry: The call waits.
+            celery.exceptions.Ignore: It is a copy that has nothing to do.
+            PatternsError: It is refused.
+        """
+        if SKIP_HEADER in self.call.headers:
+            return self._skip(self.call.headers[SKIP_HEADER])
+        follows, again = self.call.headers.get(FOLLOW_HEADER), False
+        while True:
+            match self._begin(follows, again=again):
+                case Started() as started:
+                    return self._run(started, proceed)
+                case Held() as held:
+                    return self._conflict(held, follows, proceed)
+                case Ended() as ended:
+                    outcome = self.guard.ended_as(ended.age, self._handing_on(self.call.id))
+                    if outcome or not keeps_results(self.call):
+                        return acknowledge_copy(self.call, outcome)
+                    again = True
+                case Over() as over:
+                    outcome = self._outcome_followed(follows, over.age)
+                    if outcome:
+                        self.guard.tell("joined", holder=follows)
+                        return outcome.hand_on()
+                    follows = None
+                case Moved(by=by):
+                    follows = by
+                case Replaced(by=by):
+                    if not self._completes_a_place:
+                        self.guard.tell("replaced", by=by)
+                        return None
+                    follows = by
+
+    def failed(self) -> None:
+        """The call will not run again: let go of what it holds, in the queue or as this delivery."""
+        try:
+            self.lock.release(self.call.owner, None, ended=True, grace=KILL_GRACE)
+        except StoreUnavailable as error:
+            self.guard.store_error("failed", "what it holds ends by itself", error)
+
+    def lost(self, grace: float) -> None:
+        """The process of this delivery is gone, or will be; the task may well come again."""
+        try:
+            if grace or self.policy.scope == "while_executing":
+                self.lock.lapse(self.call.owner, grace)
+            else:
+                self.lock.hand_back(self.call.owner, None, self.queued_ttl)
+        except StoreUnavailable as error:
+            self.guard.store_error("lost", "its lease runs out by itself", error)
+
+    # --- the lock is ours
+
+    def _begin(self, follows: str | None, *, again: bool) -> Beginning:
+        try:
+            return self.lock.begin(
+                self.call.owner,
+                follows=follows,
+                again=again,
+                at=self.call.headers.get(AT_HEADER),
+                waited=waited(self.call),
+                turn=self._turn_poll + TURN_SLACK if self.policy.on_conflict == "defer" else self.queued_ttl,
+            )
+        except StoreUnavailable as error:
+            self.guard.out_of_reach(error)
+
+    def _run(self, started: Started, proceed: Run) -> Any:
+        if started.lapsed:
+            self.guard.tell("lapsed", holder=task_id_of(started.lapsed), fence=started.fence)
+        lease = Lease(
+            store=self.lock.store,
+            key=self.lock.key,
+            owner=self.call.owner,
+            fence=started.fence,
+            length=self.lock.lease,
+            keep=self.lock.keep,
+        )
+        if self.policy.scope == "until_executing":
+            self.call.at_start.append(lambda: self._let_go_of(lease))
+        else:
+            self.call.request.fence, self.call.request.lease = started.fence, lease
+        return self.guard.run(lease, proceed, lambda ending: self._end(lease, ending))
+
+    def _let_go_of(self, lease: Lease) -> None:
+        """The body begins: from here on the next call may be queued."""
+        if not self._let_go:
+            self._let_go = True
+            self.guard.give_back(
+                lease,
+                Ending("done"),
+                lambda _: self.lock.release(self.call.owner, lease.fence, ended=False),
+            )
+
+    def _end(self, lease: Lease, ending: Ending) -> str | None:
+        """Give the lock back as the scope says; the owner that has taken it over, if one has."""
+        if self._let_go:
+            return None
+        goes_on = ending.kind in {"again", "failed"} and not self.call.request.is_eager
+        if goes_on and self.policy.scope != "while_executing":
+            return self.lock.hand_back(lease.owner, lease.fence, self.queued_ttl + ending.delay)
+        return self.lock.release(lease.owner, lease.fence, ended=ending.kind == "done")
+
+    # --- the lock is another's
+
+    def _conflict(self, held: Held, follows: str | None, proceed: Run) -> Any:
+        request, on_conflict = self.call.request, self.policy.on_conflict
+        if self.guard.is_own(held.owner) or follows:
+            self._wait(held, follows=not self.guard.is_own(held.owner))
+        if self.policy.scope == "until_executing" and request.retries:
+            return proceed(self.call)  # it began before, and its retry is no new call
+        if on_conflict == "raise":
+            self.guard.refuse(self._reason(held))
+        if on_conflict != "skip" or self.call.in_canvas:
+            self._wait(held, follows=on_conflict in {"use_existing", "skip"})
+        return self._skip(task_id_of(held.owner))
+
+    def _wait(self, held: Held, *, follows: bool) -> NoReturn:
+        longest = self._turn_poll if held.turn else backoff(self.call, LONGEST_POLL, SHORTEST_POLL)
+        headers = None
+        if follows and self.policy.scope != "until_executing":
+            headers = {FOLLOW_HEADER: task_id_of(held.owner)}
+        self.guard.wait(held.owner, min(held.left + 0.01, longest), self._reason(held), headers)
+
+    def _skip(self, holder: str) -> None:
+        self.guard.tell("skipped", holder=holder)
+
+    def _reason(self, held: Held) -> SingletonConflict:
+        return SingletonConflict(f"key {self.guard.key} is held by {task_id_of(held.owner)}", held.left)
+
+    def _handing_on(self, task_id: str | None) -> SingletonConflict:
+        return SingletonConflict(f"key {self.guard.key}: {task_id} is handing its result on")
+
+    @property
+    def _turn_poll(self) -> float:
+        return backoff(self.call, TURN_POLL, SHORTEST_POLL)
+
+    @property
+    def _completes_a_place(self) -> bool:
+        """Whether something waits for a result that another task may have given."""
+        return self.call.in_canvas and self.policy.scope != "until_executing"
+
+    # --- another's result
+
+    def _outcome_followed(self, followed: str | None, age: float) -> Outcome | None:
+        """What the followed task ended with; ``None`` if that is nothing, so that this one has to run."""
+        if not keeps_results(self.call):
+            return Outcome(states.SUCCESS, None)
+        outcome = self.guard.outcome_of(followed)
+        if outcome is None and age < PATIENCE:
+            delay = backoff(self.call, 1.0, SHORTEST_POLL)
+            self.guard.wait(None, delay, self._handing_on(followed), {FOLLOW_HEADER: followed})
+        return None if outcome is None or outcome.state == states.REVOKED else outcome
