@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry
@@ -32,17 +33,36 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery_patterns")
 
-COUNT_HEADER = "cp-deferrals"
-"""How often the task was put off."""
-SINCE_HEADER = "cp-deferred-since"
-"""When it was put off first, in seconds since the epoch."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A kind of waiting, and how it is told from the others.
+
+    Args:
+        count: The header that says how often the task was put off.
+        since: The header that says when it was put off first, in seconds since the epoch.
+        longest: Seconds after which a task that is put off again and again fails.
+    """
+
+    count: str
+    since: str
+    longest: float
+
+
+CONFLICT = Wait(count="cp-deferrals", since="cp-deferred-since", longest=86_400.0)
+"""Waiting for another call to end: what has not ended after a day needs a person."""
+
+LINE = Wait(count="cp-throttles", since="cp-throttled-since", longest=math.inf)
+"""Standing in a limiter's line, which ends only by the limiter's own ``max_wait`` or by ``expires``."""
+
 WAKE_HEADER = "cp-wake-at"
 """Until when a long wait hops, in seconds since the epoch."""
 
-LONGEST = 86_400.0
-"""Seconds after which a task that is put off again and again fails."""
+UNSEEN_HEADER = "cp-unseen"
+"""Set while a redelivered copy hops: the task's state is another delivery's to write."""
 
-_BROKERS_OWN = ("x-delivery-count", "redelivered", "x-death", "delivery_info", NONCE_HEADER, WAKE_HEADER)
+_BROKERS_OWN = ("x-delivery-count", "redelivered", "x-death", "delivery_info")
+_OF_ONE_DELIVERY = (*_BROKERS_OWN, NONCE_HEADER, WAKE_HEADER, UNSEEN_HEADER)
 _REDIS_VISIBILITY = 3600.0
 _RABBITMQ_CONSUMER = 1800.0
 _SHARE = 0.45
@@ -66,9 +86,21 @@ def wait_in_place(delay: float) -> None:
     sleep(delay)
 
 
-def deferrals(call: Call) -> int:
+def deferrals(call: Call, waits: Wait = CONFLICT) -> int:
     """How often this task was put off so far."""
-    return int(call.headers.get(COUNT_HEADER, 0))
+    return int(call.headers.get(waits.count, 0))
+
+
+def waited(call: Call, waits: Wait = CONFLICT) -> float:
+    """For how many seconds this task has been put off so far."""
+    since = call.headers.get(waits.since)
+    return max(0.0, time.time() - float(since)) if since else 0.0
+
+
+def forget_waits(call: Call) -> None:
+    """What was waited for is there: a later attempt of the task, or its next conflict, counts anew."""
+    for waits in (CONFLICT, LINE):
+        _forget_wait(call.headers, waits)
 
 
 def backoff(call: Call, longest: float, shortest: float = 0.5) -> float:
@@ -77,7 +109,14 @@ def backoff(call: Call, longest: float, shortest: float = 0.5) -> float:
 
 
 def postpone(
-    call: Call, delay: float, reason: PatternsError, *, policy: str, key: str | None = None
+    call: Call,
+    delay: float,
+    reason: PatternsError,
+    *,
+    policy: str,
+    key: str | None = None,
+    waits: Wait = CONFLICT,
+    **detail: Any,
 ) -> NoReturn:
     """Put the running call off; to its caller it shows as RETRY, with ``reason``.
 
@@ -89,19 +128,21 @@ def postpone(
         reason: Why; it is what the result's state shows meanwhile.
         policy: The kind of policy that puts it off, for the event.
         key: The key it waits for, for the event.
+        waits: The kind of waiting.
+        detail: What else the event shall say.
 
     Raises:
         celery.exceptions.Retry: Always, to end this delivery, unless one of the following.
         celery.exceptions.Reject: The broker is away; the message stays with it.
-        DeferralExpired: The call has been put off for a day.
+        DeferralExpired: The call has waited for longer than this kind of waiting may last.
     """
-    waited = time.time() - _since(call)
-    if waited > LONGEST:
-        raise DeferralExpired(f"{call.name}[{call.id}] was put off for {waited:.0f} s: {reason}") from reason
-    _tell(call, delay, reason, policy, key, copy=False)
+    so_far = waited(call, waits)
+    if so_far > waits.longest:
+        raise DeferralExpired(f"{call.name}[{call.id}] was put off for {so_far:.0f} s: {reason}") from reason
+    _tell(call, delay, reason, waits, policy=policy, key=key, copy=False, **detail)
     if call.request.is_eager:
         raise EagerWait(delay)
-    countdown = _republish(call, delay)
+    countdown = _republish(call, delay, waits)
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 
@@ -117,10 +158,10 @@ def postpone_copy(
         celery.exceptions.Ignore: Always, to end this delivery, unless
         celery.exceptions.Reject: the broker is away.
     """
-    _tell(call, delay, reason, policy, key, copy=True)
+    _tell(call, delay, reason, CONFLICT, policy=policy, key=key, copy=True)
     if call.request.is_eager:
         raise EagerWait(delay)
-    _republish(call, delay)
+    _republish(call, delay, CONFLICT, unseen=True)
     raise Ignore(str(reason))
 
 
@@ -134,9 +175,14 @@ def hop(call: Call, delay: float) -> NoReturn:
     """Send a task that came back from one hop on to its next; it is the same deferral.
 
     Raises:
-        celery.exceptions.Retry: Always, or ``Reject`` when the broker is away.
+        celery.exceptions.Retry: Always, unless
+        celery.exceptions.Ignore: it is a redelivered copy, or
+        celery.exceptions.Reject: the broker is away.
     """
-    countdown = _republish(call, delay, counted=False)
+    unseen = UNSEEN_HEADER in call.headers
+    countdown = _republish(call, delay, None, unseen=unseen)
+    if unseen:
+        raise Ignore("waiting")
     raise Retry(message="waiting", exc=Refused("waiting", delay), when=countdown)  # type: ignore[arg-type]
 
 
@@ -153,26 +199,40 @@ def longest_wait(app: Any) -> float:
     return redelivery_timeout(app) * _SHARE
 
 
-def _since(call: Call) -> float:
-    return float(call.headers.get(SINCE_HEADER) or time.time())
+def _tell(
+    call: Call, delay: float, reason: Exception, waits: Wait, *, policy: str, key: str | None, **detail: Any
+) -> None:
+    told = {"delay": delay, "deferrals": deferrals(call, waits) + 1, "reason": str(reason), **detail}
+    emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=told))
 
 
-def _tell(call: Call, delay: float, reason: Exception, policy: str, key: str | None, *, copy: bool) -> None:
-    detail = {"delay": delay, "deferrals": deferrals(call) + 1, "reason": str(reason), "copy": copy}
-    emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=detail))
+def _republish(call: Call, delay: float, waits: Wait | None, *, unseen: bool = False) -> float:
+    """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown.
 
-
-def _republish(call: Call, delay: float, *, counted: bool = True) -> float:
-    """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown."""
+    Who has reached a limiter's line has got past every conflict before it, so a later one counts anew.
+    """
     cap = longest_wait(call.app)
-    headers = {name: value for name, value in call.headers.items() if name not in _BROKERS_OWN}
-    if counted:
-        headers |= {COUNT_HEADER: deferrals(call) + 1, SINCE_HEADER: _since(call)}
+    headers = {name: value for name, value in call.headers.items() if name not in _OF_ONE_DELIVERY}
+    if waits is not None:
+        headers |= {
+            waits.count: deferrals(call, waits) + 1,
+            waits.since: headers.get(waits.since) or time.time(),
+        }
+    if waits is LINE:
+        _forget_wait(headers, CONFLICT)
     if delay > cap:
         headers[WAKE_HEADER] = time.time() + delay
+        if unseen:
+            headers[UNSEEN_HEADER] = True
     countdown = _whole_seconds_for_quorum(call.app, min(delay, cap))
     _publish(call, _again(call, countdown, headers))
     return countdown
+
+
+def _forget_wait(headers: Any, waits: Wait) -> None:
+    for name in (waits.count, waits.since):
+        if name in headers:
+            del headers[name]
 
 
 def _again(call: Call, countdown: float, headers: dict[str, Any]) -> Signature[Any]:
