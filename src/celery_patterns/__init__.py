@@ -6,14 +6,35 @@ from celery_patterns.core.lease import Lease
 from celery_patterns.core.policy import Call, Policy
 from celery_patterns.core.settings import disabled
 from celery_patterns.core.task import PolicyTask, as_decorator, attach
-from celery_patterns.errors import PatternsError, PolicyError
+from celery_patterns.errors import PatternsError, PolicyError, Throttled
 from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
+from celery_patterns.policies.rate_limits import (
+    Rate,
+    RateLimitManager,
+    RateLimits,
+    TokenBucket,
+    TokenBucketTask,
+    acquire,
+    penalize,
+    rate_limits,
+    token_bucket,
+)
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # patterns: the value, the base class, the decorator
     "Idempotency",
     "IdempotentTask",
     "idempotent",
+    "RateLimits",
+    "TokenBucket",
+    "TokenBucketTask",
+    "rate_limits",
+    "token_bucket",
+    # rate limits elsewhere, and at run time
+    "Rate",
+    "RateLimitManager",
+    "acquire",
+    "penalize",
     # keys
     "ALL_ARGS",
     # a pattern of your own
@@ -31,4 +52,5 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     # errors
     "PatternsError",
     "PolicyError",
+    "Throttled",
 ]
