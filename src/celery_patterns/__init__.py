@@ -7,7 +7,7 @@ from celery_patterns.core.policy import Call, Policy
 from celery_patterns.core.settings import disabled
 from celery_patterns.core.task import PolicyTask, as_decorator, attach
 from celery_patterns.deadletters import DeadLetters, dead_letter_queue, move_to_dlq, process_dlq
-from celery_patterns.errors import PatternsError, PolicyError
+from celery_patterns.errors import PatternsError, PolicyError, Throttled
 from celery_patterns.flows.routing.canvas_routing import route_canvas
 from celery_patterns.flows.routing.priority import TaskPriority
 from celery_patterns.flows.routing.queues import task_queues_for
@@ -17,6 +17,17 @@ from celery_patterns.flows.routing.submit import submit_with_priority
 from celery_patterns.policies.concurrency import ConcurrencyLimit, ConcurrencyLimitedTask, concurrency_limit
 from celery_patterns.policies.dead_letter import DeadLetter, DeadLetterMixin, DeadLetterTask, dead_letter
 from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
+from celery_patterns.policies.rate_limits import (
+    Rate,
+    RateLimitManager,
+    RateLimits,
+    TokenBucket,
+    TokenBucketTask,
+    acquire,
+    penalize,
+    rate_limits,
+    token_bucket,
+)
 from celery_patterns.policies.retry import RetryableTask, RetryBudget, RetryPolicy, retryable, simulate
 from celery_patterns.policies.singleton import (
     NonOverlappingTask,
@@ -28,31 +39,22 @@ from celery_patterns.policies.singleton import (
 )
 
 __all__ = [  # noqa: RUF022 - grouped by concept
-    # patterns: the value, the base class, the decorator
-    "DeadLetter",
-    "DeadLetterMixin",
-    "DeadLetterTask",
-    "dead_letter",
+    # idempotency
     "Idempotency",
     "IdempotentTask",
     "idempotent",
-    # routing
-    "Rule",
-    "TaskPriority",
-    "TaskRouter",
-    "route_canvas",
-    "submit_with_priority",
-    "task_queues_for",
-    "RetryBudget",
-    "RetryPolicy",
-    "RetryableTask",
-    "retryable",
-    "simulate",
-    # dead letters, from code
-    "DeadLetters",
-    "dead_letter_queue",
-    "move_to_dlq",
-    "process_dlq",
+    # rate limits
+    "TokenBucket",
+    "RateLimits",
+    "TokenBucketTask",
+    "token_bucket",
+    "rate_limits",
+    "Rate",
+    "RateLimitManager",
+    "Throttled",
+    "acquire",
+    "penalize",
+    # at most one, at most n
     "Singleton",
     "SingletonTask",
     "singleton",
@@ -62,6 +64,28 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "ConcurrencyLimit",
     "ConcurrencyLimitedTask",
     "concurrency_limit",
+    # retries
+    "RetryPolicy",
+    "RetryBudget",
+    "RetryableTask",
+    "retryable",
+    "simulate",
+    # dead letters
+    "DeadLetter",
+    "DeadLetterMixin",
+    "DeadLetterTask",
+    "dead_letter",
+    "DeadLetters",
+    "dead_letter_queue",
+    "move_to_dlq",
+    "process_dlq",
+    # routing
+    "Rule",
+    "TaskPriority",
+    "TaskRouter",
+    "route_canvas",
+    "submit_with_priority",
+    "task_queues_for",
     # keys
     "ALL_ARGS",
     # a pattern of your own

@@ -96,19 +96,19 @@ class NamedClass(WitnessTask):
     name = "named_class"
     witness = Witness()
 
-    def run(self, n: int) -> int:  # noqa: D102
+    def run(self, n: int) -> int:
         return n * 2
 
 
 class NamelessClass(WitnessTask):
     witness = Witness()
 
-    def run(self, n: int) -> int:  # noqa: D102
+    def run(self, n: int) -> int:
         return n * 2
 
 
 class BareClass(Task):
-    def run(self, n: int) -> int:  # noqa: D102
+    def run(self, n: int) -> int:
         return n * 2
 
 

@@ -25,10 +25,10 @@ from celery.utils.imports import symbol_by_name
 from celery_patterns.core.acks import set_late_acks
 from celery_patterns.core.keys import KeyMaker, KeySpec
 from celery_patterns.core.policy import NONCE_HEADER, Call, Policy, onion, publish_onion
-from celery_patterns.core.postpone import EagerWait, hop, still_waiting, wait_in_place
+from celery_patterns.core.postpone import EagerWait, forget_waits, hop, still_waiting, wait_in_place
 from celery_patterns.core.request import new_nonce, reported_request, with_policies
 from celery_patterns.core.settings import disabled_kinds
-from celery_patterns.errors import PolicyError
+from celery_patterns.errors import PolicyError, Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -69,10 +69,8 @@ class Seam:
         if policy in self.policies:
             return
         check_kinds(self.name, [*self.policies, policy])
-        for attribute in policy.keys:
-            spec = getattr(policy, attribute, None)
-            if spec is not None:
-                self.keys(spec)
+        for spec in policy.specs():
+            self.keys(spec)
         self.policies = tuple(sorted((*self.policies, policy), key=lambda one: one.order))
 
     def keys(self, spec: KeySpec, serializer: str | None = None) -> KeyMaker:
@@ -127,6 +125,7 @@ class Seam:
                 wait_in_place(wait.delay)
 
     def _begin_body(self, call: Call) -> Any:
+        forget_waits(call)
         for tell in call.at_start:
             tell()
         return self.body(*call.args, **call.kwargs)
@@ -211,6 +210,7 @@ def install(task: Any, *policies: Policy) -> None:
         )
     with refusing(task):
         if seam is None:
+            task.dont_autoretry_for = (*getattr(task, "dont_autoretry_for", ()), Throttled)
             add_autoretry_behaviour(task)
             seam = task.__patterns__ = Seam(task)
             _rebind(task, seam)
@@ -291,5 +291,11 @@ def check_kinds(task: str, policies: list[Policy]) -> None:
         other = seen.setdefault(policy.kind, policy)
         if other is not policy:
             raise PolicyError(
-                f"{task}: two {policy.kind} policies on one task, {other!r} and {policy!r}; keep one"
+                f"{task}: two {policy.kind} policies on one task, {other!r} and {policy!r}; {policy.remedy}"
             )
+
+
+def seam_of(task: Any) -> Seam | None:
+    """The seam of a task; ``None`` where it has no policies."""
+    found: Seam | None = getattr(task, "__patterns__", None)
+    return found
