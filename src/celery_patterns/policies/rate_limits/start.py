@@ -139,8 +139,8 @@ class Start:
         except StoreUnavailable as error:
             self._store_error("line", "it asks again in a moment", error)
             pause, crowd = min(denied.wait, LONGEST_PAUSE), 0
-        told = {"wait": denied.wait, "waiting": crowd}
-        postpone(self.call, pause, reason, policy=KIND, key=str(demand.bucket), waits=LINE, **told)
+        key = str(demand.bucket)
+        postpone(self.call, pause, reason, policy=KIND, key=key, waits=LINE, wait=denied.wait, waiting=crowd)
 
     # --- the other side says: not now
 
