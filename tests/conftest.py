@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.ground import processes
-from tests.ground.isolation import isolated
+from tests.ground.isolation import from_nothing, isolated
 from tests.ground.proxy import Proxy
 from tests.ground.rabbitmq import RabbitMissing, RabbitNode
 from tests.ground.servers import ValkeyCluster, ValkeyServer
@@ -57,7 +57,7 @@ def _nothing_left() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _isolated_module() -> Iterator[None]:
-    with isolated():
+    with from_nothing():
         yield
 
 

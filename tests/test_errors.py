@@ -16,7 +16,7 @@ REFUSALS = [errors.Refused, errors.IdempotencyInProgress, errors.RunLapsed]
 
 def classes() -> list[type[Exception]]:
     found = inspect.getmembers(errors, inspect.isclass)
-    return [one for _, one in found if issubclass(one, errors.PatternsError)]
+    return [one for _, one in found if issubclass(one, errors.PatternsError) and one is not errors.Throttled]
 
 
 ALL = pytest.mark.parametrize("error_class", classes(), ids=lambda one: one.__name__)

@@ -13,6 +13,22 @@ from celery_patterns.core import events
 from celery_patterns.core import task as declarations
 
 
+DECLARED = frozenset(_state._on_app_finalizers)
+"""What every app of this process gets, before any module of tests was imported: Celery's own tasks."""
+
+
+@contextmanager
+def from_nothing() -> Iterator[None]:
+    """As `isolated`, and without the tasks of all the modules that were imported to collect their tests."""
+    before = set(_state._on_app_finalizers)
+    _state._on_app_finalizers.intersection_update(DECLARED)
+    try:
+        with isolated():
+            yield
+    finally:
+        _state._on_app_finalizers.update(before)
+
+
 @contextmanager
 def isolated() -> Iterator[None]:
     """Forget afterwards what was declared meanwhile."""
