@@ -16,7 +16,7 @@ from celery_patterns import (
 )
 from tests.ground.app import ground_app, history, in_worker
 
-app = ground_app(__name__, worker_send_task_events=False)
+app = ground_app(__name__, worker_send_task_events=False, worker_lost_wait=0.5)
 
 
 def _happened(event: Event) -> None:

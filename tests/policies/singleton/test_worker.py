@@ -65,20 +65,19 @@ def test_a_call_that_is_taken_back_lets_go(
     tasks: ModuleType, stage: Stage, worker: StartWorker, wait_for: Any, gate: Path, locks: Any
 ) -> None:
     """Revoked while queued, expired, revoked while it runs: the key is stuck elsewhere."""
-    revoked, expired = tasks.sync.delay("a"), tasks.sync.apply_async(("b",), expires=-1)
-    assert tasks.sync.delay("a").id == revoked.id
-    running = worker(GUARDED, concurrency=1, wait=False)
-    running.wait_until_ready()
+    worker(GUARDED, concurrency=1)
     long = tasks.late.delay("c", str(gate))
     wait_for(lambda: stage.history.count("started"))
-    tasks.app.control.revoke(revoked.id)
+    expired = tasks.sync.apply_async(("b",), countdown=1.5, expires=1)
     late = tasks.sync.apply_async(("d",), countdown=1)
+    assert tasks.sync.delay("d").id == late.id
     tasks.app.control.revoke(late.id)
     tasks.app.control.revoke(long.id, terminate=True, signal="SIGKILL")
     for call in (expired, late, long):
         with pytest.raises(TaskRevokedError):
             call.get(timeout=20)
     wait_for(lambda: locks() == {})
+    assert tasks.sync.delay("b", 2).get(timeout=20) == "b2"
     assert tasks.sync.delay("d", 2).get(timeout=20) == "d2"
     gate.touch()
     assert tasks.late.delay("c", str(gate)).get(timeout=20) == "c"
