@@ -10,7 +10,9 @@
      ├─ StoreVersionError              a record was written by a newer version of the library
      ├─ Refused                        not now; ``retry_after`` says when
      │   ├─ IdempotencyInProgress      the same key runs elsewhere
-     │   └─ RunLapsed                  the run that held the key vanished, and a person must decide
+     │   ├─ RunLapsed                  the run that held the key vanished, and a person must decide
+     │   ├─ RateLimitExceeded          a limit lets the call start too late, or never
+     │   └─ Throttled                  raised by a task: the service that it calls said 429
      ├─ IdempotencyKeyReused           same key, other arguments
      ├─ ResultNotStored                the first run is recorded, its result is not
      ├─ DeferralExpired                a call was put off for longer than a day
@@ -23,6 +25,10 @@ Celery pickles exceptions, so each class hands all its arguments to ``Exception.
 """
 
 from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from math import isfinite
 
 from celery.exceptions import QueueNotFound
 
@@ -74,6 +80,48 @@ class IdempotencyInProgress(Refused):
 
 class RunLapsed(Refused):
     """The run that held the key ended without a report; whether it had its effect is unknown."""
+
+
+class RateLimitExceeded(Refused):
+    """A rate limit does not let the call start now; with ``retry_after`` ``None`` it never will."""
+
+
+class Throttled(Refused):
+    """Raise it in a task when the service that it calls says "too many requests" (HTTP 429).
+
+    The task's rate limits are closed for everybody until then, and the task itself is put off,
+    which costs it no retry. In a task without a rate limit it is an error like any other.
+
+    Args:
+        retry_after: Seconds, a ``timedelta``, or the text of a ``Retry-After`` header: seconds or a date.
+        limit: The name of the limit to close; default: all limits of the task.
+
+    Raises:
+        ValueError: ``retry_after`` is neither.
+
+    Example:
+        >>> Throttled("120").retry_after
+        120.0
+    """
+
+    def __init__(self, retry_after: float | timedelta | str, limit: str | None = None) -> None:
+        seconds = _seconds_of(retry_after)
+        super().__init__(f"told to come back in {seconds:g} s", seconds)
+        self.args = (seconds, limit)  # what it is made of again when it is unpickled
+        self.retry_after: float = seconds
+        self.limit = limit
+
+
+def _seconds_of(retry_after: float | timedelta | str) -> float:
+    if isinstance(retry_after, timedelta):
+        retry_after = retry_after.total_seconds()
+    elif isinstance(retry_after, str) and not retry_after.strip().isdecimal():
+        date = parsedate_to_datetime(retry_after)
+        retry_after = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    seconds = float(retry_after)
+    if not isfinite(seconds):
+        raise ValueError(f"retry_after={retry_after!r}: give seconds, or the text of a Retry-After header")
+    return max(0.0, seconds)
 
 
 class IdempotencyKeyReused(PatternsError):

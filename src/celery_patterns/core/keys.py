@@ -115,6 +115,10 @@ class KeyMaker:
         except UNFIT as error:
             raise self._culprit(seen, error) from error
 
+    def pick(self, arguments: Arguments) -> Any:
+        """The very value that the specification picks from the arguments of a call."""
+        return self._pick(arguments)
+
     def fingerprint(self, arguments: Arguments, *, serialised: bool) -> str:
         """A digest of all arguments, by which a key that was used for another call is noticed.
 

@@ -153,6 +153,14 @@ class Policy:
     keys: ClassVar[tuple[str, ...]] = ("key",)
     """The attributes that hold key specifications, checked against the task when installed."""
 
+    remedy: ClassVar[str] = "keep one"
+    """What to do instead of putting two policies of this kind on one task."""
+
+    def specs(self) -> tuple[KeySpec, ...]:
+        """All key specifications that the task's arguments must be able to answer."""
+        found = (getattr(self, attribute, None) for attribute in self.keys)
+        return tuple(spec for spec in found if spec is not None)
+
     def publish(self, call: Call, proceed: Publish) -> AsyncResult[Any]:
         """Around ``apply_async``. It may not run at all (``send_task``): rely on :meth:`run`."""
         return proceed(call)

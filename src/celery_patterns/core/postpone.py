@@ -25,6 +25,7 @@ from kombu.serialization import registry  # type: ignore[attr-defined]
 
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER, Call
+from celery_patterns.core.waits import CONFLICT, Wait, count_one, deferrals, waited
 from celery_patterns.errors import DeferralExpired, PatternsError, Refused
 
 if TYPE_CHECKING:
@@ -34,17 +35,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery_patterns")
 
-COUNT_HEADER = "cp-deferrals"
-"""How often the task was put off."""
-SINCE_HEADER = "cp-deferred-since"
-"""When it was put off first, in seconds since the epoch."""
 WAKE_HEADER = "cp-wake-at"
 """Until when a long wait hops, in seconds since the epoch."""
 
-LONGEST = 86_400.0
-"""Seconds after which a task that is put off again and again fails."""
+UNSEEN_HEADER = "cp-unseen"
+"""Set while a redelivered copy hops: the task's state is another delivery's to write."""
 
-_ONE_DELIVERYS = {NONCE_HEADER, CONTENT_HEADER, WAKE_HEADER, "redelivered", "delivery_info"}
+_ONE_DELIVERYS = {NONCE_HEADER, CONTENT_HEADER, WAKE_HEADER, UNSEEN_HEADER, "redelivered", "delivery_info"}
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _DELAY = re.compile(r"^(?:(?:[01]\.){28})+")
 """What RabbitMQ's own delays put before a routing key."""
@@ -73,18 +70,15 @@ def wait_in_place(delay: float) -> None:
     sleep(delay)
 
 
-def deferrals(call: Call) -> int:
-    """How often this task was put off so far."""
-    return int(call.headers.get(COUNT_HEADER, 0))
-
-
-def backoff(call: Call, longest: float, shortest: float = 0.5) -> float:
-    """Seconds to wait when nobody knows for how long: doubling with each deferral, up to ``longest``."""
-    return float(min(longest, shortest * 2 ** min(deferrals(call), 16)))
-
-
 def postpone(
-    call: Call, delay: float, reason: PatternsError, *, policy: str, key: str | None = None
+    call: Call,
+    delay: float,
+    reason: PatternsError,
+    *,
+    policy: str,
+    key: str | None = None,
+    waits: Wait = CONFLICT,
+    **detail: Any,
 ) -> NoReturn:
     """Put the running call off; to its caller it shows as RETRY, with ``reason``.
 
@@ -96,16 +90,18 @@ def postpone(
         reason: Why; it is what the result's state shows meanwhile.
         policy: The kind of policy that puts it off, for the event.
         key: The key it waits for, for the event.
+        waits: The kind of waiting.
+        detail: What else the event shall say.
 
     Raises:
         celery.exceptions.Retry: Always, to end this delivery, unless one of the following.
         celery.exceptions.Reject: The broker is away; the message stays with it.
-        DeferralExpired: The call has been put off for a day.
+        DeferralExpired: The call has waited for longer than this kind of waiting may last.
     """
-    waited = time.time() - _since(call)
-    if waited > LONGEST:
-        raise DeferralExpired(f"{call.name}[{call.id}] was put off for {waited:.0f} s: {reason}") from reason
-    countdown = _put_off(call, delay, reason, policy, key, copy=False)
+    so_far = waited(call, waits)
+    if so_far > waits.longest:
+        raise DeferralExpired(f"{call.name}[{call.id}] was put off for {so_far:.0f} s: {reason}") from reason
+    countdown = _put_off(call, delay, reason, waits, policy=policy, key=key, copy=False, **detail)
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 
@@ -121,7 +117,7 @@ def postpone_copy(
         celery.exceptions.Ignore: Always, to end this delivery, unless
         celery.exceptions.Reject: the broker is away.
     """
-    _put_off(call, delay, reason, policy, key, copy=True)
+    _put_off(call, delay, reason, CONFLICT, policy=policy, key=key, copy=True)
     raise Ignore(str(reason))
 
 
@@ -135,9 +131,14 @@ def hop(call: Call, delay: float) -> NoReturn:
     """Send a task that came back from one hop on to its next; it is the same deferral.
 
     Raises:
-        celery.exceptions.Retry: Always, or ``Reject`` when the broker is away.
+        celery.exceptions.Retry: Always, unless
+        celery.exceptions.Ignore: it is a redelivered copy, or
+        celery.exceptions.Reject: the broker is away.
     """
-    countdown = _republish(call, delay, counted=False)
+    unseen = UNSEEN_HEADER in call.headers
+    countdown = _republish(call, delay, None, unseen=unseen)
+    if unseen:
+        raise Ignore("waiting")
     raise Retry(message="waiting", exc=Refused("waiting", delay), when=countdown)  # type: ignore[arg-type]
 
 
@@ -159,31 +160,29 @@ def longest_wait(app: Any) -> float:
     return redelivery_timeout(app) * _SHARE
 
 
-def _since(call: Call) -> float:
-    return float(call.headers.get(SINCE_HEADER) or time.time())
-
-
 def _put_off(
-    call: Call, delay: float, reason: Exception, policy: str, key: str | None, *, copy: bool
+    call: Call, delay: float, reason: Exception, waits: Wait, *, policy: str, key: str | None, **detail: Any
 ) -> float:
     """Publish the call once more and tell so; an eager call has no broker, and waits in place."""
     is_eager = call.request.is_eager
-    countdown = delay if is_eager else _republish(call, delay)
-    detail = {"delay": delay, "deferrals": deferrals(call) + 1, "reason": str(reason), "copy": copy}
-    emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=detail))
+    countdown = delay if is_eager else _republish(call, delay, waits, unseen=detail["copy"])
+    told = {"delay": delay, "deferrals": deferrals(call, waits) + 1, "reason": str(reason), **detail}
+    emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=told))
     if is_eager:
         raise EagerWait(delay)
     return countdown
 
 
-def _republish(call: Call, delay: float, *, counted: bool = True) -> float:
+def _republish(call: Call, delay: float, waits: Wait | None, *, unseen: bool) -> float:
     """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown."""
     cap = longest_wait(call.app)
     headers = {name: value for name, value in call.headers.items() if not _is_of_one_delivery(name)}
-    if counted:
-        headers |= {COUNT_HEADER: deferrals(call) + 1, SINCE_HEADER: _since(call)}
+    if waits is not None:
+        count_one(call, headers, waits)
     if delay > cap:
         headers[WAKE_HEADER] = time.time() + delay
+        if unseen:
+            headers[UNSEEN_HEADER] = True
     countdown = _whole_seconds_for_quorum(call.app, min(delay, cap))
     _publish(call, _again(call, countdown, headers))
     return countdown

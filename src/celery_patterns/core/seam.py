@@ -29,7 +29,8 @@ from celery_patterns.core.policy import NONCE_HEADER, Call, Policy, onion, publi
 from celery_patterns.core.postpone import EagerWait, hop, still_waiting, wait_in_place
 from celery_patterns.core.request import new_nonce, reported_request, with_policies
 from celery_patterns.core.settings import disabled_kinds
-from celery_patterns.errors import PolicyError
+from celery_patterns.core.waits import leave_line
+from celery_patterns.errors import PolicyError, Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -73,10 +74,8 @@ class Seam:
         if policy in self.policies:
             return
         check_kinds(self.name, [*self.policies, policy])
-        for attribute in policy.keys:
-            spec = getattr(policy, attribute, None)
-            if spec is not None:
-                self.keys(spec)
+        for spec in policy.specs():
+            self.keys(spec)
         self.policies = tuple(sorted((*self.policies, policy), key=lambda one: one.order))
 
     def keys(self, spec: KeySpec, serializer: str | None = None) -> KeyMaker:
@@ -122,12 +121,16 @@ class Seam:
             raise
 
     def _run_through(self, call: Call) -> Any:
-        run = onion(self.active(), lambda inner: self.body(*inner.args, **inner.kwargs))
+        run = onion(self.active(), self._run_body)
         while True:
             try:
                 return run(call)
             except EagerWait as wait:
                 wait_in_place(wait.delay)
+
+    def _run_body(self, call: Call) -> Any:
+        leave_line(call)
+        return self.body(*call.args, **call.kwargs)
 
     def publish(self, args: Any, kwargs: Any, options: dict[str, Any]) -> AsyncResult[Any]:
         """The task's ``apply_async``."""
@@ -209,6 +212,7 @@ def install(task: Any, *policies: Policy) -> None:
         )
     with refusing(task):
         if seam is None:
+            task.dont_autoretry_for = (*getattr(task, "dont_autoretry_for", ()), Throttled)
             add_autoretry_behaviour(task)
             seam = task.__patterns__ = Seam(task)
             _rebind(task, seam)
@@ -311,5 +315,5 @@ def check_kinds(task: str, policies: list[Policy]) -> None:
         other = seen.setdefault(policy.kind, policy)
         if other is not policy:
             raise PolicyError(
-                f"{task}: two {policy.kind} policies on one task, {other!r} and {policy!r}; keep one"
+                f"{task}: two {policy.kind} policies on one task, {other!r} and {policy!r}; {policy.remedy}"
             )
