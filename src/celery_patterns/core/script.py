@@ -72,10 +72,10 @@ class Script:
             text = self.text(clock_key).encode()
             sha = self._shas[clock_key] = hashlib.sha1(text, usedforsecurity=False).hexdigest()
         try:
-            return store.client.execute_command("EVALSHA", sha, len(keys), *keys, *args)
+            return store.command("EVALSHA", sha, len(keys), *keys, *args)
         except NoScriptError:
             with store.reporting():
-                return store.client.execute_command("EVAL", self.text(clock_key), len(keys), *keys, *args)
+                return store.command("EVAL", self.text(clock_key), len(keys), *keys, *args)
         except FAILURES as error:
             store.report(error)
             raise

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from weakref import WeakKeyDictionary, WeakSet
 
+from redis import Redis
 from redis.exceptions import (
     BusyLoadingError,
     ClusterError,
@@ -32,6 +33,7 @@ from redis.exceptions import (
 
 from celery_patterns.core.settings import setting
 from celery_patterns.core.urls import connect, safe_url, store_url, without_secrets
+from celery_patterns.core.wire import Wire
 from celery_patterns.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Store:
         self.clock_key: str | None = None
         self._options = options or {}
         self._client: Any = None
+        self._wire: Wire | None = None
         self._lock = threading.Lock()
         _stores.add(self)
 
@@ -87,6 +90,18 @@ class Store:
     def client(self) -> Any:
         """This process's client (a ``redis.Redis`` or ``RedisCluster``), safe in threads and gevent."""
         return self._client or self._open()
+
+    def command(self, *words: str | bytes | int) -> Any:
+        """Send one command, and return the reply as it comes.
+
+        Raises:
+            redis.exceptions.RedisError: See :meth:`report` for what means "out of reach".
+        """
+        wire = self._wire
+        if wire is not None:
+            return wire.send(*words)
+        client = self.client
+        return client.execute_command(*words) if self._wire is None else self._wire.send(*words)
 
     def key(self, kind: str, *parts: str) -> str:
         """The key of one thing; its parts are the hash tag, so that all that belongs to it shares a slot."""
@@ -125,6 +140,9 @@ class Store:
     def close(self) -> None:
         """Close this process's connections; the next use opens new ones."""
         client, self._client = self._client, None
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
         if client is not None:
             client.close()
 
@@ -135,6 +153,8 @@ class Store:
                 return client
             with self.reporting():
                 client = self._client = connect(self._url, self._options)
+            if type(client) is Redis:  # a cluster's client, or a fake one, knows its own way
+                self._wire = Wire(client)
         # Outside the lock: while the server does not answer, threads had better not wait in line.
         with self.reporting():
             self._check_eviction(client)
@@ -147,7 +167,7 @@ class Store:
         try:
             policy = client.config_get("maxmemory-policy").get("maxmemory-policy")
         except _DOWN:
-            self._client = None  # look again when it is back
+            self._client = self._wire = None  # look again when it is back
             raise
         except RedisError:  # managed servers forbid CONFIG; then we cannot know
             return
@@ -165,7 +185,7 @@ class Store:
             # A cluster's client closes itself when it is collected, under a lock that a thread of the
             # parent may have held, and that nobody lets go here. Its sockets close themselves.
             self._client.close = lambda: None
-        self._client = None
+        self._client = self._wire = None
         self._lock = threading.Lock()
 
 
