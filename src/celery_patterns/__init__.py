@@ -6,7 +6,7 @@ from celery_patterns.core.lease import Lease
 from celery_patterns.core.policy import Call, Policy
 from celery_patterns.core.settings import disabled
 from celery_patterns.core.task import PolicyTask, as_decorator, attach
-from celery_patterns.errors import PatternsError, PolicyError
+from celery_patterns.errors import PatternsError, PolicyError, Throttled
 from celery_patterns.flows.routing.canvas_routing import route_canvas
 from celery_patterns.flows.routing.priority import TaskPriority
 from celery_patterns.flows.routing.queues import task_queues_for
@@ -14,12 +14,33 @@ from celery_patterns.flows.routing.router import TaskRouter
 from celery_patterns.flows.routing.rule import Rule
 from celery_patterns.flows.routing.submit import submit_with_priority
 from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
+from celery_patterns.policies.rate_limits import (
+    Rate,
+    RateLimitManager,
+    RateLimits,
+    TokenBucket,
+    TokenBucketTask,
+    acquire,
+    penalize,
+    rate_limits,
+    token_bucket,
+)
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # patterns: the value, the base class, the decorator
     "Idempotency",
     "IdempotentTask",
     "idempotent",
+    "RateLimits",
+    "TokenBucket",
+    "TokenBucketTask",
+    "rate_limits",
+    "token_bucket",
+    # rate limits elsewhere, and at run time
+    "Rate",
+    "RateLimitManager",
+    "acquire",
+    "penalize",
     # routing
     "Rule",
     "TaskPriority",
@@ -44,4 +65,5 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     # errors
     "PatternsError",
     "PolicyError",
+    "Throttled",
 ]

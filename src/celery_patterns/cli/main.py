@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from celery_patterns.cli.idempotency import idempotency
+from celery_patterns.cli.limits import limits
 from celery_patterns.cli.routes import routes
 
 
@@ -14,4 +15,5 @@ def patterns() -> None:
 
 
 patterns.add_command(idempotency)
+patterns.add_command(limits)
 patterns.add_command(routes)

@@ -317,3 +317,9 @@ def check_kinds(task: str, policies: list[Policy]) -> None:
             raise PolicyError(
                 f"{task}: two {policy.kind} policies on one task, {other!r} and {policy!r}; {policy.remedy}"
             )
+
+
+def seam_of(task: Any) -> Seam | None:
+    """The seam of a task; ``None`` where it has no policies."""
+    found: Seam | None = getattr(task, "patterns", None)
+    return found

@@ -1,0 +1,112 @@
+"""Rate limits for code that is not a task: a web request, a script, a loop inside a task."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from celery import current_app
+
+from celery_patterns.core.keys import KeyMaker, KeySpec
+from celery_patterns.core.store import store_of
+from celery_patterns.errors import PolicyError, RateLimitExceeded, StoreUnavailable
+from celery_patterns.policies.rate_limits.buckets import LONGEST_PAUSE, Granted
+from celery_patterns.policies.rate_limits.look import Look
+from celery_patterns.policies.rate_limits.start import take
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from celery import Celery
+
+    from celery_patterns.policies.rate_limits.policy import Limits
+
+_WHO = "acquire()"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What :func:`acquire` found; true when the tokens were taken.
+
+    Args:
+        wait: Seconds until the limits would let the caller pass, if nobody else came; 0 when they did.
+        limit: The limit and key that takes longest; ``None`` when they did.
+    """
+
+    wait: float = 0.0
+    limit: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.limit is None
+
+
+def acquire(
+    limit: Limits,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    timeout: float | None = None,
+    app: Celery | None = None,
+) -> Answer:
+    """Take tokens for something that is not a task.
+
+    It shares its limit with the tasks that have one of the same name. It asks once and returns the
+    answer, or with ``timeout`` sleeps until it may pass. Begin what the tokens are for at once: the
+    start counts at the time of the grant.
+
+    Args:
+        limit: A :class:`TokenBucket` or :class:`RateLimits`, with names; ``max_wait`` and ``on_limited``
+            have no meaning here.
+        arguments: What keys and costs are made of, by name, as if a task had been called with them.
+        timeout: Seconds that it may sleep.
+        app: Whose store; default: the current app.
+
+    Raises:
+        RateLimitExceeded: It would have to sleep for longer than ``timeout``; said without sleeping.
+        StoreUnavailable: The store is out of reach, and ``on_store_error`` is not ``"allow"``.
+        PolicyError: A limit has no name.
+        KeyArgumentError: An argument is missing, or cannot be part of a key.
+
+    Example:
+        >>> stripe = TokenBucket("25/s", burst=100, key="account", name="stripe")
+        >>> with memory_store():
+        ...     bool(acquire(stripe, {"account": "eu"}))
+        True
+    """
+    the_app = current_app if app is None else app
+    demands = [one for one in limit.demands(_WHO, _look(limit, arguments or {}, the_app)) if one.cost]
+    deadline = time.monotonic() + (timeout or 0.0)
+    while demands:
+        try:
+            answer = take(store_of(the_app), demands)
+        except StoreUnavailable:
+            if limit.limits[0].on_store_error == "allow":
+                break
+            raise
+        if isinstance(answer, Granted):
+            break
+        bucket = str(demands[answer.which].bucket)
+        if timeout is None:
+            return Answer(answer.wait, bucket)
+        if time.monotonic() + answer.wait > deadline:
+            raise RateLimitExceeded(
+                f"limit {bucket}: {answer.wait:.6f} s to wait, and timeout is {timeout:g} s", answer.wait
+            )
+        time.sleep(min(answer.wait, LONGEST_PAUSE))
+    return Answer()
+
+
+def _look(limit: Limits, arguments: Mapping[str, Any], app: Celery) -> Look:
+    if any(one.name is None for one in limit.limits):
+        raise PolicyError(f"{limit!r}: a limit outside of a task needs a name")
+    maker = partial(_maker, tuple(arguments), app.conf.task_serializer)
+    return Look(_WHO, lambda: arguments, maker, serialised=False)
+
+
+@lru_cache(maxsize=1024)
+def _maker(names: tuple[str, ...], serializer: str, spec: KeySpec) -> KeyMaker:
+    """A maker of keys for arguments of these names."""
+    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    return KeyMaker(spec, _WHO, inspect.Signature(parameters), serializer)

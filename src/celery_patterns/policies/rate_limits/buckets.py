@@ -1,0 +1,201 @@
+"""The buckets of rate limits in Redis: one script that takes tokens from k of them, all or none.
+
+A bucket holds ``burst`` tokens, fills at its rate, and starts full. What is stored is when it will be
+full again (the "theoretical arrival time" of GCRA, the generic cell rate algorithm of ATM), so a full
+bucket is no key at all. Time is the server's, and counted in whole parts of a microsecond: there is
+no rounding that could let one token more through.
+
+All keys of an app's limits share one hash tag, since a script may ask for any of them together.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from celery_patterns.core.script import Script
+from celery_patterns.core.store import Store, tag
+from celery_patterns.errors import StoreVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from celery_patterns.policies.rate_limits.rate import Rate
+
+_acquire = Script("limit_acquire")
+_line = Script("limit_line")
+_close = Script("limit_close")
+
+KIND = "token_bucket"
+
+LONGEST_PAUSE = 1.0
+"""Seconds after which a waiting call asks again, since its limit may have been changed meanwhile."""
+ASKS = 100
+"""How often in a second a line asks at most, or four times its rate if that is more."""
+ASKS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Which bucket: a limit's name, and the key of a call under it (empty where a limit has no key)."""
+
+    name: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{_tag(self.name)}:{self.key}" if self.key else _tag(self.name)
+
+    def redis_key(self, store: Store) -> str:
+        """Where its state is."""
+        return f"{_family(store.prefix, 'limit')}{_tag(self.name)}:{self.key}"
+
+    def log_key(self, store: Store) -> str:
+        """Where the times of a strict limit's last grants are."""
+        return f"{_family(store.prefix, 'limit-log')}{_tag(self.name)}:{self.key}"
+
+    def line_key(self, store: Store) -> str:
+        """Where those who wait for it stand."""
+        return f"{_family(store.prefix, 'limit-line')}{_tag(self.name)}:{self.key}"
+
+
+@cache
+def _family(prefix: str, kind: str) -> str:
+    """What all keys of one kind begin with; the hash tag is the prefix, so that they share a slot."""
+    return f"{prefix}:{kind}:{{{prefix}}}:"
+
+
+_tag = lru_cache(maxsize=4096)(tag)
+
+
+def steering_key(store: Store) -> str:
+    """The hash of what was set at run time."""
+    return _family(store.prefix, "limit-set")[:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a call asks of one limit.
+
+    Args:
+        bucket: Which bucket.
+        rate: At which rate it fills.
+        burst: How many tokens it holds.
+        cost: How many of them the call takes.
+        strict: Whether no window of the rate's own period may see more than the rate's count.
+    """
+
+    bucket: Bucket
+    rate: Rate
+    burst: int
+    cost: int
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The tokens were taken, at this time of the server's clock (seconds since the epoch)."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Nothing was taken.
+
+    Args:
+        wait: Seconds until all limits would let the call pass, if nobody else came.
+        which: The position of the demand that has to wait longest.
+        pace: Seconds in which its bucket gets one token.
+    """
+
+    wait: float
+    which: int
+    pace: float
+
+
+def ask(store: Store, demands: Sequence[Demand]) -> Granted | Denied:
+    """Take the tokens of all demands, or none.
+
+    Each call is one operation: if the reply is lost and the client sends the command again, the
+    tokens are taken once.
+
+    Raises:
+        StoreUnavailable: Nobody knows whether they were taken.
+        StoreVersionError: A newer version of the library wrote a bucket.
+    """
+    operation = f"{_family(store.prefix, 'limit-op')}{os.urandom(8).hex()}"
+    keys = [steering_key(store), operation, *[demand.bucket.redis_key(store) for demand in demands]]
+    args: list[str | int] = [_tag(demand.bucket.name) for demand in demands]
+    for demand in demands:
+        rate = demand.rate
+        if demand.strict and demand.burst > 1:  # with a burst of 1 the bucket is strict by itself
+            keys.append(demand.bucket.log_key(store))
+            args += (rate.count, rate.per_us, demand.burst, demand.cost, len(keys))
+        else:
+            args += (*rate.lowest_terms, demand.burst, demand.cost, 0)
+    answer = _acquire(store, keys, args)
+    if isinstance(answer, int):
+        return Granted(answer / 1e6)
+    if answer[0] == b"version":
+        names = ", ".join(str(demand.bucket) for demand in demands)
+        raise StoreVersionError(
+            f"limit {names}: its bucket was written by a newer version of celery-patterns"
+        )
+    _, wait, which, pace = answer
+    return Denied(wait / 1e6, which - 1, pace / 1e6)
+
+
+def stand_in_line(store: Store, bucket: Bucket, who: str, denied: Denied) -> tuple[float, int]:
+    """How long ``who`` shall pause before asking again, in seconds; and how many wait, it included.
+
+    A line asks at a bounded pace, however long it is; and as long as it is short, everybody in it
+    asks at least once in ``LONGEST_PAUSE``.
+
+    Raises:
+        StoreUnavailable: The store is out of reach.
+    """
+    asks = max(ASKS, round(ASKS_PER_TOKEN / denied.pace)) if denied.pace else ASKS
+    wait_us, longest_us = round(denied.wait * 1e6), round(LONGEST_PAUSE * 1e6)
+    chance = random.randrange(1_000_001)  # noqa: S311 - spreads a crowd, guards nothing
+    pause, crowd = _line(store, [bucket.line_key(store)], [who, wait_us, longest_us, asks, chance])
+    return pause / 1e6, crowd
+
+
+def buckets_in_use(store: Store, name: str | None = None) -> list[Bucket]:
+    """The buckets that are not full, are closed, or have a log or a line: of one limit, or of all.
+
+    Raises:
+        StoreUnavailable: The store is out of reach.
+    """
+    begins = [_family(store.prefix, kind) for kind in ("limit", "limit-log", "limit-line")]
+    pattern = f"{_literally(store.prefix)}:limit*:{_literally(begins[0].partition(':limit:')[2])}"
+    pattern += f"{_literally(_tag(name))}:*" if name else "*"
+    with store.reporting():
+        keys = [key.decode() for key in store.client.scan_iter(match=pattern, count=1000)]
+    rests = {key.removeprefix(begin) for key in keys for begin in begins if key.startswith(begin)}
+    return [
+        Bucket(unquote(tagged), key) for tagged, _, key in (rest.partition(":") for rest in sorted(rests))
+    ]
+
+
+def _literally(text: str) -> str:
+    """Text as a pattern for SCAN."""
+    return "".join(f"\\{one}" if one in "*?[]\\^" else one for one in text)
+
+
+def close(store: Store, buckets: Iterable[Bucket], seconds: float) -> None:
+    """Let nobody pass for so long; who waits already learns of it when it asks.
+
+    Args:
+        store: Where the buckets are.
+        buckets: One or more.
+        seconds: From now; 0 opens them again.
+
+    Raises:
+        StoreUnavailable: The store is out of reach.
+    """
+    _close(store, [bucket.redis_key(store) for bucket in buckets], [round(seconds * 1e6)])
