@@ -321,5 +321,5 @@ def check_kinds(task: str, policies: list[Policy]) -> None:
 
 def seam_of(task: Any) -> Seam | None:
     """The seam of a task; ``None`` where it has no policies."""
-    found: Seam | None = getattr(task, "patterns", None)
+    found: Seam | None = getattr(task, "__patterns__", None)
     return found
