@@ -7,8 +7,16 @@ from celery import Celery
 
 from celery_patterns.core.store import Store
 from celery_patterns.testing import MovableClock, memory_store
+from tests.apps.witness import alone
 from tests.core import conftest as _profiles  # noqa: F401 - how hard property tests try
 from tests.policies.rate_limits.frozen import FrozenClock, frozen_scripts
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    """Tasks of one test are not those of the next."""
+    with alone():
+        yield
 
 
 @pytest.fixture

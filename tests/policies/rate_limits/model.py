@@ -76,7 +76,9 @@ class Model:
             self.held[demand.bucket] = held = Held(self.now + debt // n, debt % n, n, per, held.closed)
         elif not held.debt(self.now):
             held = Held(self.now, 0, n, per, held.closed)
-        wait = max(wait, held.closed - self.now, -(-(held.debt(self.now) + demand.cost * per - burst * per) // n))
+        wait = max(
+            wait, held.closed - self.now, -(-(held.debt(self.now) + demand.cost * per - burst * per) // n)
+        )
         return wait, held, count
 
     def close(self, bucket: Bucket, for_us: int) -> None:

@@ -173,7 +173,7 @@ class TokenBucket(Limits):
         return cost
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class RateLimits(Limits):
     """Several limits at once: a call takes tokens from all of them, or from none.
 
@@ -199,6 +199,9 @@ class RateLimits(Limits):
         if len({limit.on_store_error for limit in limits}) > 1:
             raise PolicyError("RateLimits: on_store_error differs; they are asked together, so give one")
         object.__setattr__(self, "_limits", limits)
+
+    def __repr__(self) -> str:
+        return f"RateLimits({', '.join(map(repr, self._limits))})"
 
     @property
     def limits(self) -> tuple[TokenBucket, ...]:

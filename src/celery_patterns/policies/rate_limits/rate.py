@@ -90,6 +90,12 @@ class Rate:
         """The period in seconds."""
         return self.per_us / _SECOND
 
+    def readable(self) -> str:
+        """The same rate per second, minute, hour or day, if it is a whole number in one of them."""
+        n, per = self.lowest_terms
+        whole = ((name, n * unit // per) for name, unit in _UNITS.items() if not n * unit % per)
+        return next((f"{count}/{name}" for name, count in whole), str(self))
+
     def __str__(self) -> str:
         for name, unit in reversed(_UNITS.items()):
             times, rest = divmod(self.per_us, unit)

@@ -148,9 +148,9 @@ def _status(name: str, said: _Declared, changed: Steered, states: list[_State], 
     buckets = [_bucket_status(state, rate, burst, now) for state in states]
     return LimitStatus(
         name=name,
-        rate=str(rate) if rate else None,
+        rate=rate.readable() if rate else None,
         burst=burst,
-        declared=str(said.rate) if said.rate else None,
+        declared=said.rate.readable() if said.rate else None,
         penalty=max(0.0, changed.closed - now),
         tasks=said.tasks,
         buckets=tuple(sorted(buckets, key=lambda one: (one.tokens, one.key))),

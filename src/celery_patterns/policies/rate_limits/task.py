@@ -49,4 +49,8 @@ def _built(cls: type[TokenBucketTask]) -> TokenBucket | None:
             return None
         raise PolicyError(f"{cls.__name__}: rate_limit_key and bucket_size need tokens_per_second")
     burst = 1 if cls.bucket_size is None else cls.bucket_size
-    return TokenBucket(Rate(cls.tokens_per_second, per=1), burst=burst, name=cls.rate_limit_key)
+    try:
+        return TokenBucket(Rate(cls.tokens_per_second, per=1), burst=burst, name=cls.rate_limit_key)
+    except PolicyError as error:
+        written = ", ".join(f"{name}={getattr(cls, name)!r}" for name in _FLAT)
+        raise PolicyError(f"{cls.__name__}: {written}: {error}") from error
