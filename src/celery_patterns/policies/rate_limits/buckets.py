@@ -11,7 +11,6 @@ All keys of an app's limits share one hash tag, since a script may ask for any o
 from __future__ import annotations
 
 import os
-import random
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
@@ -158,11 +157,21 @@ def stand_in_line(store: Store, bucket: Bucket, who: str, denied: Denied) -> tup
     Raises:
         StoreUnavailable: The store is out of reach.
     """
-    asks = max(ASKS, round(ASKS_PER_TOKEN / denied.pace)) if denied.pace else ASKS
-    wait_us, longest_us = round(denied.wait * 1e6), round(LONGEST_PAUSE * 1e6)
-    chance = random.randrange(1_000_001)  # noqa: S311 - spreads a crowd, guards nothing
-    pause, crowd = _line(store, [bucket.line_key(store)], [who, wait_us, longest_us, asks, chance])
+    asks = max(ASKS, ASKS_PER_TOKEN / denied.pace if denied.pace else 0)
+    in_us = [round(seconds * 1e6) for seconds in (denied.wait, LONGEST_PAUSE, 1 / asks)]
+    pause, crowd = _line(store, [bucket.line_key(store)], [who, *in_us])
     return pause / 1e6, crowd
+
+
+def waiting(store: Store, bucket: Bucket, now: float) -> int:
+    """How many stand in a bucket's line.
+
+    Raises:
+        StoreUnavailable: The store is out of reach.
+    """
+    with store.reporting():
+        line = store.client.zrangebyscore(bucket.line_key(store), f"({now * 1e6:.0f}", "+inf")
+    return len(set(line) - {b":"})
 
 
 def buckets_in_use(store: Store, name: str | None = None) -> list[Bucket]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from celery_patterns.core.seam import seam_of
 from celery_patterns.core.store import store_of
-from celery_patterns.policies.rate_limits.buckets import buckets_in_use
+from celery_patterns.policies.rate_limits.buckets import buckets_in_use, waiting
 from celery_patterns.policies.rate_limits.policy import Limits, names_of
 from celery_patterns.policies.rate_limits.rate import Rate
 from celery_patterns.policies.rate_limits.steering import Steered, steering_of
@@ -134,11 +134,11 @@ def _read(store: Store, bucket: Bucket, now: float) -> _State:
     with store.reporting():
         client = store.client
         value = client.get(bucket.redis_key(store))
-        waiting = client.zcount(bucket.line_key(store), f"({now * 1e6:.0f}", "+inf")
         log = [int(at) / 1e6 for at in client.lrange(bucket.log_key(store), 0, -1)]
     tat, frac, closed, n, per, burst = map(int, value.split()) if value else (0, 0, 0, 1, 1, 0)
     rate = Rate(n, per=per / 1e6) if burst else None
-    return _State(bucket, (tat + frac / n) / 1e6, closed / 1e6, rate, burst or None, waiting, log)
+    line = waiting(store, bucket, now)
+    return _State(bucket, (tat + frac / n) / 1e6, closed / 1e6, rate, burst or None, line, log)
 
 
 def _status(name: str, said: _Declared, changed: Steered, states: list[_State], now: float) -> LimitStatus:
