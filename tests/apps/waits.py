@@ -13,7 +13,8 @@ from typing_extensions import override
 from celery_patterns import Call, Event, Policy, PolicyTask, subscribe
 from celery_patterns.core import postpone as postponing
 from celery_patterns.core.policy import NONCE_HEADER
-from celery_patterns.core.postpone import deferrals, postpone
+from celery_patterns.core.postpone import postpone
+from celery_patterns.core.waits import deferrals
 from celery_patterns.errors import Refused
 from tests.apps.witness import note
 from tests.ground.app import ground_app

@@ -18,18 +18,10 @@ from typing_extensions import override
 
 from celery_patterns import Call, Event, Policy, PolicyTask, subscribe
 from celery_patterns.core import postpone as postponing
+from celery_patterns.core import waits
 from celery_patterns.core.policy import NONCE_HEADER
-from celery_patterns.core.postpone import (
-    COUNT_HEADER,
-    LONGEST,
-    SINCE_HEADER,
-    WAKE_HEADER,
-    backoff,
-    deferrals,
-    longest_wait,
-    postpone,
-    postpone_copy,
-)
+from celery_patterns.core.postpone import WAKE_HEADER, longest_wait, postpone, postpone_copy
+from celery_patterns.core.waits import CONFLICT, LINE, backoff, deferrals
 from celery_patterns.errors import DeferralExpired, Refused
 from tests.apps.waits import PutOff
 from tests.apps.witness import SEEN, alone, new_app, note
@@ -70,6 +62,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(postponing, "time", clock)
+    monkeypatch.setattr(waits, "time", clock)
     return clock
 
 
@@ -171,7 +164,7 @@ def test_everything_is_kept(count: Any, courier: Courier) -> None:
 
 def own_headers(brought: dict[str, Any]) -> dict[str, Any]:
     """The headers that the caller has given."""
-    ours = {COUNT_HEADER, SINCE_HEADER, NONCE_HEADER}
+    ours = {CONFLICT.count, CONFLICT.since, NONCE_HEADER}
     return {name: value for name, value in brought["headers"].items() if name not in ours}
 
 
@@ -219,12 +212,110 @@ def test_copy_waits_without_showing(app: Celery, courier: Courier, events: list[
 
     assert result.state == "PENDING"
     assert (len(courier.messages), courier.last.id) == (2, result.id)
-    assert courier.last.headers[COUNT_HEADER] == 1
+    assert courier.last.headers[CONFLICT.count] == 1
     assert [(event.kind, event.detail["copy"]) for event in events] == [("deferred", True)]
 
 
 def lambda_free() -> None:
     """A body that nobody calls."""
+
+
+def test_copy_that_hops_shows_nothing_either(app: Celery, courier: Courier, clock: Clock) -> None:
+    """A copy that waits for longer than one countdown would write RETRY over the state of the other."""
+
+    @dataclass(frozen=True)
+    class Copy(Policy):
+        kind: ClassVar[str] = "copy"
+        order: ClassVar[int] = 1
+
+        @override
+        def run(self, call: Call, proceed: Callable[[Call], Any]) -> Any:
+            if clock.now < works_until:
+                postpone_copy(call, 100, Refused("another works on it"), policy=self.kind)
+            return proceed(call)
+
+    works_until = clock.now + 50
+    app.conf.broker_transport_options = {"visibility_timeout": 100}
+    copied = app.task(base=PolicyTask, policy=Copy(), name="copied")(lambda_free)
+    result = copied.delay()
+    states = []
+    while (outcome := courier.deliver(courier.last)).state == "IGNORED":
+        states.append(result.state)
+        clock.now += eta_of(courier.last)
+
+    assert states == ["PENDING"] * 3
+    assert outcome.state == "SUCCESS"
+    assert len(courier.messages) == 4
+
+
+class InLine(Policy):
+    """Stands in a line until `open`, after a conflict if there is one."""
+
+    kind: ClassVar[str] = "in_line"
+    order: ClassVar[int] = 70
+
+    def __init__(self) -> None:
+        self.open = False
+        self.conflict = False
+
+    @override
+    def run(self, call: Call, proceed: Callable[[Call], Any]) -> Any:
+        if self.conflict:
+            postpone(call, 60, Refused("busy"), policy=self.kind)
+        if not self.open:
+            postpone(call, 1, Refused("in line"), policy=self.kind, waits=LINE, tokens=0)
+        return proceed(call)
+
+
+def test_line_does_not_end_after_a_day(
+    app: Celery, courier: Courier, clock: Clock, events: list[Event]
+) -> None:
+    """Whoever stands in a long line for days would be thrown out of it."""
+    line = InLine()
+    task = app.task(base=PolicyTask, policy=line, name="limited")(lambda_free)
+    task.delay()
+    for _ in range(5):
+        assert courier.deliver(courier.last).state == "RETRY"
+        clock.now += CONFLICT.longest
+    assert [event.detail["deferrals"] for event in events] == [1, 2, 3, 4, 5]
+    assert events[0].detail["tokens"] == 0
+    line.open = True
+    assert courier.deliver(courier.last).state == "SUCCESS"
+
+
+def test_conflict_after_a_line_counts_anew(app: Celery, courier: Courier, clock: Clock) -> None:
+    """A conflict would fail at its first moment because the task had stood in a line before."""
+    line = InLine()
+    task = app.task(base=PolicyTask, policy=line, name="limited")(lambda_free)
+    task.delay()
+    line.conflict = True
+    courier.deliver(courier.last)
+    line.conflict = False
+    for _ in range(3):
+        clock.now += CONFLICT.longest / 2
+        courier.deliver(courier.last)
+    assert CONFLICT.since not in courier.last.headers
+    line.conflict = True
+    assert courier.deliver(courier.last).state == "RETRY"
+
+
+def test_retry_stands_in_line_anew(app: Celery, courier: Courier, clock: Clock) -> None:
+    """The second attempt of a task would be thrown out of a line in which it has just taken its place."""
+    line = InLine()
+
+    @app.task(bind=True, base=PolicyTask, policy=line, max_retries=1)
+    def flaky(self: Any) -> int:
+        if self.request.retries < 1:
+            raise self.retry(countdown=0)
+        return int(self.request.retries)
+
+    flaky.delay()
+    courier.deliver(courier.last)
+    assert courier.last.headers[LINE.count] == 1
+    line.open = True
+    courier.deliver(courier.last)
+    assert not {LINE.count, LINE.since} & set(courier.last.headers)
+    assert courier.deliver(courier.last) == Outcome("SUCCESS", 1)
 
 
 def test_putting_off_is_told(count: Any, courier: Courier, events: list[Event]) -> None:
@@ -253,16 +344,16 @@ def test_being_put_off_is_counted_in_its_own_header(count: Any, courier: Courier
     count.delay(times=3)
     for times in range(1, 4):
         courier.deliver(courier.last)
-        assert courier.last.headers[COUNT_HEADER] == times
+        assert courier.last.headers[CONFLICT.count] == times
         assert courier.last.headers["retries"] == 0
-    since = {message.headers.get(SINCE_HEADER) for message in courier.messages[1:]}
+    since = {message.headers.get(CONFLICT.since) for message in courier.messages[1:]}
     assert len(since) == 1
 
     assert courier.deliver(courier.last).state == "SUCCESS"
 
 
 def test_retry_after_being_put_off(app: Celery, courier: Courier) -> None:
-    """A retry would count as a deferral, or go on with the count of the attempt before."""
+    """A retry would forget how long the task has been waiting, or count as a deferral."""
 
     @app.task(bind=True, base=PolicyTask, put_off=PutOff(), max_retries=2)
     def flaky(self: Any, *, times: int, delay: float) -> int:
@@ -273,10 +364,10 @@ def test_retry_after_being_put_off(app: Celery, courier: Courier) -> None:
     flaky.delay(times=1, delay=1)
     found = []
     while (outcome := courier.deliver(courier.last)).state == "RETRY":
-        found.append((courier.last.headers["retries"], courier.last.headers.get(COUNT_HEADER, 0)))
+        found.append((courier.last.headers["retries"], courier.last.headers[CONFLICT.count]))
 
     assert outcome == Outcome("SUCCESS", 2)
-    assert found == [(0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert found == [(0, 1), (1, 1), (2, 1)]
 
 
 def test_being_put_off_after_a_retry(app: Celery, courier: Courier) -> None:
@@ -300,9 +391,9 @@ def test_being_put_off_after_a_retry(app: Celery, courier: Courier) -> None:
     hopeless.delay()
     found = []
     while (outcome := courier.deliver(courier.last)).state == "RETRY":
-        found.append((courier.last.headers["retries"], courier.last.headers.get(COUNT_HEADER, 0)))
+        found.append((courier.last.headers["retries"], courier.last.headers[CONFLICT.count]))
 
-    assert (outcome.state, found) == ("FAILURE", [(0, 1), (1, 0), (1, 1), (1, 2)])
+    assert (outcome.state, found) == ("FAILURE", [(0, 1), (1, 1), (1, 2)])
 
 
 @pytest.mark.parametrize(
@@ -310,7 +401,7 @@ def test_being_put_off_after_a_retry(app: Celery, courier: Courier) -> None:
 )
 def test_backoff_doubles_up_to_its_longest(count: Any, times: int, waits: float) -> None:
     """A task that waits for nobody knows what would spin, or wait for hours."""
-    context = type("Context", (), {"headers": {COUNT_HEADER: times}})()
+    context = type("Context", (), {"headers": {CONFLICT.count: times}})()
     call = Call(seam=count.__patterns__, args=(), kwargs={}, request=context)
 
     assert backoff(call, 10.0) == waits
@@ -320,7 +411,7 @@ def test_expires_after_a_day(count: Any, courier: Courier, clock: Clock) -> None
     """A task whose turn never comes would wait for ever, and nobody hear of it."""
     result = count.delay(times=9, delay=1.0)
     courier.deliver(courier.last)
-    clock.now += LONGEST - 1
+    clock.now += CONFLICT.longest - 1
     assert courier.deliver(courier.last).state == "RETRY"
     clock.now += 2
 
@@ -378,7 +469,7 @@ def test_long_wait_hops(app: Celery, count: Any, courier: Courier, clock: Clock)
         message = courier.last
         waited = eta_of(message)
         assert waited < 50
-        assert message.headers[COUNT_HEADER] == 1
+        assert message.headers[CONFLICT.count] == 1
         clock.now += waited
         hops.append(courier.deliver(message))
 
@@ -475,7 +566,7 @@ def test_early_acked_is_tried_until_it_is_out(
     assert clock.slept == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     assert len([one for one in caplog.records if one.levelno == logging.WARNING]) == 6
     assert len(courier.messages) == 2
-    assert courier.last.headers[COUNT_HEADER] == 1
+    assert courier.last.headers[CONFLICT.count] == 1
 
 
 def test_early_acked_is_logged_whole_when_the_process_ends(

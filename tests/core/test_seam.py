@@ -11,7 +11,8 @@ from celery.worker.request import Request
 from typing_extensions import override
 
 from celery_patterns import Call, Idempotency, Policy, PolicyTask, attach
-from celery_patterns.core.postpone import deferrals, postpone
+from celery_patterns.core.postpone import postpone
+from celery_patterns.core.waits import deferrals
 from celery_patterns.errors import Refused
 from tests.apps.witness import (
     SEEN,

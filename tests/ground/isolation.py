@@ -12,7 +12,6 @@ from celery import _state
 from celery_patterns.core import events
 from celery_patterns.core import task as declarations
 
-
 DECLARED = frozenset(_state._on_app_finalizers)
 """What every app of this process gets, before any module of tests was imported: Celery's own tasks."""
 

@@ -23,8 +23,9 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.lease import Lease, keeper, task_id_of
 from celery_patterns.core.outcome import Outcome, keeps_results, outcome_of
-from celery_patterns.core.postpone import EagerWait, backoff, postpone, postpone_copy
+from celery_patterns.core.postpone import EagerWait, postpone, postpone_copy
 from celery_patterns.core.timing import seconds_from_now
+from celery_patterns.core.waits import backoff
 from celery_patterns.errors import PatternsError, Refused, StoreUnavailable
 
 if TYPE_CHECKING:

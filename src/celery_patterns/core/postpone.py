@@ -16,7 +16,6 @@ import logging
 import math
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry
@@ -26,6 +25,7 @@ from kombu.serialization import registry  # type: ignore[attr-defined]
 
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER, Call
+from celery_patterns.core.waits import CONFLICT, Wait, count_one, deferrals, leave_all, waited
 from celery_patterns.errors import DeferralExpired, PatternsError, Refused
 
 if TYPE_CHECKING:
@@ -35,42 +35,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery_patterns")
 
-COUNT_HEADER = "cp-deferrals"
-"""How often the task was put off."""
-SINCE_HEADER = "cp-deferred-since"
-"""When it was put off first, in seconds since the epoch."""
 WAKE_HEADER = "cp-wake-at"
 """Until when a long wait hops, in seconds since the epoch."""
+
 UNSEEN_HEADER = "cp-unseen"
 """Set while a redelivered copy hops: the task's state is another delivery's to write."""
-
-LONGEST = 86_400.0
-"""Seconds after which a task that is put off again and again fails."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
-    """A kind of waiting, and how it is told from the others.
-
-    Args:
-        count: The header that says how often the task was put off.
-        since: The header that says when it was put off first, in seconds since the epoch.
-        longest: Seconds after which a task that is put off again and again fails.
-    """
-
-    count: str
-    since: str
-    longest: float
-
-
-CONFLICT = Wait(count=COUNT_HEADER, since=SINCE_HEADER, longest=LONGEST)
-"""Waiting for another call to end: what has not ended after a day needs a person."""
-
-LINE = Wait(count="cp-throttles", since="cp-throttled-since", longest=math.inf)
-"""Standing in a limiter's line, which ends only by the limiter's own ``max_wait`` or by ``expires``."""
-
-WAIT_HEADERS = (CONFLICT.count, CONFLICT.since, LINE.count, LINE.since)
-"""What a message remembers of its waiting; a later attempt counts anew."""
 
 _ONE_DELIVERYS = {NONCE_HEADER, CONTENT_HEADER, WAKE_HEADER, UNSEEN_HEADER, "redelivered", "delivery_info"}
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
@@ -99,29 +68,6 @@ sleep: Callable[[float], None] = time.sleep
 def wait_in_place(delay: float) -> None:
     """Wait as an eager call does, which has no broker to wait in."""
     sleep(delay)
-
-
-def deferrals(call: Call, waits: Wait = CONFLICT) -> int:
-    """How often this task was put off so far."""
-    return int(call.headers.get(waits.count, 0))
-
-
-def waited(call: Call, waits: Wait = CONFLICT) -> float:
-    """For how many seconds this task has been put off so far."""
-    since = call.headers.get(waits.since)
-    return max(0.0, time.time() - float(since)) if since else 0.0
-
-
-def forget_waits(call: Call) -> None:
-    """What was waited for is there: a later attempt of the task, or its next conflict, counts anew."""
-    for name in WAIT_HEADERS:
-        if name in call.headers:
-            del call.headers[name]  # type: ignore[attr-defined]  # the request's own headers, a dict
-
-
-def backoff(call: Call, longest: float, shortest: float = 0.5) -> float:
-    """Seconds to wait when nobody knows for how long: doubling with each deferral, up to ``longest``."""
-    return float(min(longest, shortest * 2 ** min(deferrals(call), 16)))
 
 
 def postpone(
@@ -157,10 +103,8 @@ def postpone(
     so_far = waited(call, waits)
     if so_far > waits.longest:
         raise DeferralExpired(f"{call.name}[{call.id}] was put off for {so_far:.0f} s: {reason}") from reason
-    countdown = delay if call.request.is_eager else _republish(call, delay, waits, headers or {})
-    _tell(call, delay, reason, waits, policy=policy, key=key, copy=False, **detail)
-    if call.request.is_eager:
-        raise EagerWait(delay)
+    told = {"policy": policy, "key": key, "copy": False, **detail}
+    countdown = _put_off(call, delay, reason, waits, headers or {}, **told)
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 
@@ -176,11 +120,7 @@ def postpone_copy(
         celery.exceptions.Ignore: Always, to end this delivery, unless
         celery.exceptions.Reject: the broker is away.
     """
-    if not call.request.is_eager:
-        _republish(call, delay, CONFLICT, {}, unseen=True)
-    _tell(call, delay, reason, CONFLICT, policy=policy, key=key, copy=True)
-    if call.request.is_eager:
-        raise EagerWait(delay)
+    _put_off(call, delay, reason, CONFLICT, {}, policy=policy, key=key, copy=True)
     raise Ignore(str(reason))
 
 
@@ -202,7 +142,7 @@ def try_again(call: Call, delay: float, error: Exception, headers: Mapping[str, 
         request.retries = (request.retries or 0) + 1
         request.headers = {**call.headers, **headers}
         raise EagerWait(delay)
-    forget_waits(call)  # what it waited for before this attempt is history
+    leave_all(call)  # what it waited for before this attempt is history
     countdown = _republish(call, delay, None, headers, more_retries=1)
     raise Retry(message=str(error), exc=error, when=countdown)  # type: ignore[arg-type]
 
@@ -267,11 +207,25 @@ def longest_wait(app: Any) -> float:
     return redelivery_timeout(app) * _SHARE
 
 
-def _tell(
-    call: Call, delay: float, reason: Exception, waits: Wait, *, policy: str, key: str | None, **detail: Any
-) -> None:
+def _put_off(
+    call: Call,
+    delay: float,
+    reason: Exception,
+    waits: Wait,
+    headers: Mapping[str, Any],
+    *,
+    policy: str,
+    key: str | None,
+    **detail: Any,
+) -> float:
+    """Publish the call once more and tell so; an eager call has no broker, and waits in place."""
+    is_eager = call.request.is_eager
+    countdown = delay if is_eager else _republish(call, delay, waits, headers, unseen=detail["copy"])
     told = {"delay": delay, "deferrals": deferrals(call, waits) + 1, "reason": str(reason), **detail}
     emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=told))
+    if is_eager:
+        raise EagerWait(delay)
+    return countdown
 
 
 def _republish(
@@ -283,18 +237,12 @@ def _republish(
     unseen: bool = False,
     more_retries: int = 0,
 ) -> float:
-    """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown.
-
-    Who has reached a limiter's line has got past every conflict before it, so a later one counts anew.
-    """
+    """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown."""
     cap = longest_wait(call.app)
     headers = {name: value for name, value in call.headers.items() if not is_of_one_delivery(name)}
     headers |= more
     if waits is not None:
-        since = headers.get(waits.since) or time.time()
-        headers |= {waits.count: deferrals(call, waits) + 1, waits.since: since}
-    if waits is LINE:
-        headers = {name: value for name, value in headers.items() if name not in WAIT_HEADERS[:2]}
+        count_one(call, headers, waits)
     if delay > cap:
         headers[WAKE_HEADER] = time.time() + delay
         if unseen:

@@ -25,9 +25,10 @@ from celery.utils.imports import symbol_by_name
 from celery_patterns.core.acks import set_late_acks
 from celery_patterns.core.keys import KeyMaker, KeySpec
 from celery_patterns.core.policy import NONCE_HEADER, Call, Policy, onion, publish_onion
-from celery_patterns.core.postpone import EagerWait, forget_waits, hop, still_waiting, wait_in_place
+from celery_patterns.core.postpone import EagerWait, hop, still_waiting, wait_in_place
 from celery_patterns.core.request import new_nonce, reported_request, with_policies
 from celery_patterns.core.settings import disabled_kinds
+from celery_patterns.core.waits import leave_line
 from celery_patterns.errors import PolicyError, Throttled
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Seam:
                 wait_in_place(wait.delay)
 
     def _begin_body(self, call: Call) -> Any:
-        forget_waits(call)
+        leave_line(call)
         for tell in call.at_start:
             tell()
         return self.body(*call.args, **call.kwargs)

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 from celery_patterns.core.history import FIRST_HEADER, HISTORY_HEADER, SLEPT_HEADER
 from celery_patterns.core.policy import REPLAY_HEADER
-from celery_patterns.core.postpone import COUNT_HEADER, SINCE_HEADER, is_of_one_delivery
+from celery_patterns.core.postpone import is_of_one_delivery
+from celery_patterns.core.waits import WAIT_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from celery_patterns.deadletters.entry import Entry
 
-OF_ONE_LIFE = (COUNT_HEADER, SINCE_HEADER, HISTORY_HEADER, FIRST_HEADER, SLEPT_HEADER)
+OF_ONE_LIFE = (*WAIT_HEADERS, HISTORY_HEADER, FIRST_HEADER, SLEPT_HEADER)
 """Headers that a next life does not inherit: what was counted and remembered on the way to this death."""
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery_patterns.core.guard import Ending, Guard
 from celery_patterns.core.lease import Lease, task_id_of
 from celery_patterns.core.outcome import acknowledge_copy, keeps_results
-from celery_patterns.core.postpone import backoff, waited
 from celery_patterns.core.request import KILL_GRACE
+from celery_patterns.core.waits import backoff, waited
 from celery_patterns.errors import ConcurrencyLimitReached, StoreUnavailable
 from celery_patterns.policies.concurrency.places import KIND, Answer, Copy, Ended, Full, Places, Started
 

@@ -23,7 +23,8 @@ from kombu.exceptions import KombuError
 
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.policy import REPLAY_HEADER
-from celery_patterns.core.postpone import backoff, deferrals, postpone, publish_copy, put_back
+from celery_patterns.core.postpone import postpone, publish_copy, put_back
+from celery_patterns.core.waits import backoff, deferrals
 from celery_patterns.deadletters import deliveries
 from celery_patterns.deadletters.cause import Cause, restored
 from celery_patterns.deadletters.message import Message

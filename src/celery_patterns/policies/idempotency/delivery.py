@@ -31,8 +31,9 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.lease import Lease, keeper, lapse, task_id_of
-from celery_patterns.core.postpone import backoff, postpone, postpone_copy, redelivery_timeout
+from celery_patterns.core.postpone import postpone, postpone_copy, redelivery_timeout
 from celery_patterns.core.store import store_of, tag
+from celery_patterns.core.waits import backoff
 from celery_patterns.errors import (
     IdempotencyInProgress,
     IdempotencyKeyReused,

@@ -24,8 +24,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery_patterns.core.events import Event, emit
-from celery_patterns.core.postpone import LINE, backoff, postpone, waited
+from celery_patterns.core.postpone import postpone
 from celery_patterns.core.store import Store, store_of
+from celery_patterns.core.waits import LINE, backoff, waited
 from celery_patterns.errors import RateLimitExceeded, Refused, StoreUnavailable, Throttled
 from celery_patterns.policies.rate_limits.buckets import (
     KIND,

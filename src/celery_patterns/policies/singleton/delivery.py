@@ -25,8 +25,8 @@ from celery import states
 from celery_patterns.core.guard import PATIENCE, Ending, Guard
 from celery_patterns.core.lease import Lease, task_id_of
 from celery_patterns.core.outcome import Outcome, acknowledge_copy, keeps_results
-from celery_patterns.core.postpone import backoff, waited
 from celery_patterns.core.request import KILL_GRACE
+from celery_patterns.core.waits import backoff, waited
 from celery_patterns.errors import SingletonConflict, StoreUnavailable
 from celery_patterns.policies.singleton.headers import AT_HEADER, FOLLOW_HEADER, SKIP_HEADER
 from celery_patterns.policies.singleton.lock import (
