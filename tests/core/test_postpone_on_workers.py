@@ -255,7 +255,7 @@ def test_failing_in_a_chord(waits: ModuleType, stage: Stage) -> None:
 
 
 def test_retry_after_being_put_off(waits: ModuleType, stage: Stage) -> None:
-    """A retry would count as a deferral, or go on with the count of the attempt before."""
+    """A retry would forget how long the task has been waiting, or count as a deferral."""
     result = waits.flaky.delay(2, times=2)
 
     assert result.get(timeout=TIMEOUT) == 2
@@ -264,13 +264,11 @@ def test_retry_after_being_put_off(waits: ModuleType, stage: Stage) -> None:
         (0, 0),
         (0, 1),
         (0, 2),
-        (1, 0),
-        (1, 1),
         (1, 2),
-        (2, 0),
-        (2, 1),
         (2, 2),
     ]
+    since = {entry["carried"]["headers"].get("cp-deferred-since") for entry in seen[1:]}
+    assert len(since) == 1
 
 
 def test_being_put_off_after_a_retry(waits: ModuleType, stage: Stage) -> None:
@@ -279,4 +277,4 @@ def test_being_put_off_after_a_retry(waits: ModuleType, stage: Stage) -> None:
 
     assert result.get(timeout=TIMEOUT) == 2
     seen = [(entry["retries"], entry["deferrals"]) for entry in deliveries(stage, result.id)]
-    assert seen == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (2, 3)]
+    assert seen == [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 3)]
