@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.ground import processes
+from tests.ground.isolation import isolated
 from tests.ground.proxy import Proxy
 from tests.ground.rabbitmq import RabbitMissing, RabbitNode
 from tests.ground.servers import ValkeyCluster, ValkeyServer
@@ -54,6 +55,18 @@ def _nothing_left() -> Iterator[None]:
     yield
     left = processes.end_all()
     assert not left, f"processes were left running by the tests: {left}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _isolated_module() -> Iterator[None]:
+    with isolated():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _isolated_test(_isolated_module: None) -> Iterator[None]:
+    with isolated():
+        yield
 
 
 @pytest.fixture

@@ -8,6 +8,12 @@ from celery_patterns.core.settings import disabled
 from celery_patterns.core.task import PolicyTask, as_decorator, attach
 from celery_patterns.deadletters import DeadLetters, dead_letter_queue, move_to_dlq, process_dlq
 from celery_patterns.errors import PatternsError, PolicyError
+from celery_patterns.flows.routing.canvas_routing import route_canvas
+from celery_patterns.flows.routing.priority import TaskPriority
+from celery_patterns.flows.routing.queues import task_queues_for
+from celery_patterns.flows.routing.router import TaskRouter
+from celery_patterns.flows.routing.rule import Rule
+from celery_patterns.flows.routing.submit import submit_with_priority
 from celery_patterns.policies.dead_letter import DeadLetter, DeadLetterMixin, DeadLetterTask, dead_letter
 from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
 from celery_patterns.policies.retry import RetryableTask, RetryBudget, RetryPolicy, retryable, simulate
@@ -31,6 +37,13 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "dead_letter_queue",
     "move_to_dlq",
     "process_dlq",
+    # routing
+    "Rule",
+    "TaskPriority",
+    "TaskRouter",
+    "route_canvas",
+    "submit_with_priority",
+    "task_queues_for",
     # keys
     "ALL_ARGS",
     # a pattern of your own

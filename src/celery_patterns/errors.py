@@ -4,6 +4,7 @@
 
     PatternsError
      ├─ PolicyError (TypeError)        a policy was declared wrongly; raised when it is declared
+     │   └─ RuleError                  a routing rule was declared wrongly
      ├─ KeyArgumentError (TypeError)   an argument of a call cannot be part of its key
      ├─ StoreUnavailable               Redis cannot be reached, or refuses to write
      ├─ StoreVersionError              a record was written by a newer version of the library
@@ -13,6 +14,8 @@
      ├─ IdempotencyKeyReused           same key, other arguments
      ├─ ResultNotStored                the first run is recorded, its result is not
      ├─ DeferralExpired                a call was put off for longer than a day
+     ├─ UnroutableQueue (QueueNotFound)  a rule names a queue that is not declared
+     ├─ PriorityNotTranslated          a TaskPriority reached a broker that only takes numbers
      ├─ PoisonMessage                  a task has killed its worker too often to be run again
      └─ DeadLetterError                what was asked of a dead letter cannot be done
          └─ DeadLetterTooLarge         a message is larger than the store takes
@@ -24,6 +27,8 @@ Celery pickles exceptions, so each class hands all its arguments to ``Exception.
 
 from __future__ import annotations
 
+from celery.exceptions import QueueNotFound
+
 
 class PatternsError(Exception):
     """The root of all errors of this library."""
@@ -31,6 +36,10 @@ class PatternsError(Exception):
 
 class PolicyError(PatternsError, TypeError):
     """A policy was declared wrongly: the message names the value and the remedy."""
+
+
+class RuleError(PolicyError):
+    """A routing rule, or a router, was declared wrongly: the message names the value and the remedy."""
 
 
 class KeyArgumentError(PatternsError, TypeError):
@@ -92,6 +101,17 @@ class DeadLetterError(PatternsError):
 
 class DeadLetterTooLarge(DeadLetterError):
     """A message is larger than the store takes."""
+
+
+class UnroutableQueue(PatternsError, QueueNotFound):
+    """A routing rule names a queue that is not declared: the message names the rule."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would show it quoted
+
+
+class PriorityNotTranslated(PatternsError):
+    """A ``TaskPriority`` reached a broker without having passed a ``TaskRouter``."""
 
 
 class PatternsWarning(UserWarning):

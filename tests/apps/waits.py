@@ -16,10 +16,11 @@ from celery_patterns.core.policy import NONCE_HEADER
 from celery_patterns.core.postpone import deferrals, postpone
 from celery_patterns.errors import Refused
 from tests.apps.witness import note
-from tests.ground.app import HISTORY, ground_app
+from tests.ground.app import ground_app
 
 app = ground_app(__name__)
-if HISTORY in os.environ:
+IN_WORKER = "WAITS_IN_WORKER" in os.environ
+if IN_WORKER:
     postponing._LONGEST_PAUSE = 0.5  # a test waits for an outage of a second, not of a minute
 
 if app.conf.get("ground_topic"):
@@ -62,9 +63,12 @@ KEPT = (
 """What a delivery brings that the next one must bring as well."""
 
 
-@subscribe
 def _happened(event: Event) -> None:
     note("event", what=event.kind, id=event.task_id, policy=event.policy, key=event.key, **event.detail)
+
+
+if IN_WORKER:
+    subscribe(_happened)
 
 
 def carried(call: Call) -> dict[str, Any]:

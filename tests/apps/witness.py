@@ -9,13 +9,13 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from celery import Celery, _state
-from celery._state import _get_active_apps, _on_app_finalizers
+from celery._state import _get_active_apps
 from typing_extensions import override
 
 from celery_patterns import Call, Policy, PolicyTask, as_decorator
-from celery_patterns.core import task as declarations
 from celery_patterns.core.policy import NONCE_HEADER
 from tests.ground.app import HISTORY, history
+from tests.ground.isolation import isolated
 from tests.ground.stage import Stage
 
 SEEN: list[dict[str, Any]] = []
@@ -114,25 +114,17 @@ def new_app(name: str = "proj", **options: Any) -> Celery:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """A process without other apps; what is declared meanwhile is forgotten afterwards.
-
-    Otherwise apps of earlier tests would get the tasks of this one, and later apps too.
-    """
-    others, finalizers = set(_get_active_apps()), set(_on_app_finalizers)
-    attached = {function: list(policies) for function, policies in declarations._attached.items()}
+    """A process without other apps, which would get the tasks of this test too."""
+    others = set(_get_active_apps())
     for app in others:
         _state._deregister_app(app)
     SEEN.clear()
     try:
-        yield
+        with isolated():
+            yield
     finally:
-        for app in set(_get_active_apps()):
-            app.close()
         for app in others:
             _state._register_app(app)
-        _on_app_finalizers.intersection_update(finalizers)
-        declarations._attached.clear()
-        declarations._attached.update(attached)
 
 
 @contextmanager

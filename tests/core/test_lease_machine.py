@@ -136,7 +136,9 @@ class Leases(RuleBasedStateMachine):
         for _ in range(1 + resent):
             lapse(self.store, run.key, run.owner, grace)
         self.model.lapse(run.key, run.owner, grace)
-        run.alive_until = min(run.alive_until, self.model.now + grace)
+        for other in self.granted[run.key]:
+            if other.owner == run.owner:  # they die with their process
+                other.alive_until = min(other.alive_until, self.model.now + grace)
 
     @rule(run=runs, owner=owners, state=st.sampled_from(["completed", "failed", "absent"]))
     def end_what_is_anothers(self, run: Run, owner: str, state: str) -> None:

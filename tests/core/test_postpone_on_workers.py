@@ -18,6 +18,7 @@ from tests.ground.waiting import wait_for
 pytestmark = pytest.mark.integration
 
 WAITS = "tests.apps.waits"
+ENV = {"WAITS_IN_WORKER": "1", "C_FORCE_ROOT": "1"}  # pickle, as whichever user the tests run
 TIMEOUT = 20
 
 
@@ -61,8 +62,6 @@ def stage(
         conf |= {"ground_topic": "quorum", "broker_native_delayed_delivery_queue_type": "classic"}
     conf |= {"accept_content": ["json", "pickle"]}
     stage = Stage(tmp_path_factory.mktemp(broker), conf)
-    if broker == "redis":
-        stage.redeliver_after(6)
     try:
         stage.worker(
             WAITS, concurrency=4, queues=["celery", "other"], env={"C_FORCE_ROOT": "1"}
@@ -156,14 +155,14 @@ def test_waiting_shows_as_retry(waits: ModuleType, stage: Stage) -> None:
     assert result.get(timeout=TIMEOUT) == 1
 
 
-@pytest.mark.parametrize("task", ["count", "count_late"])
-def test_many_deferrals(waits: ModuleType, stage: Stage, task: str) -> None:
+def test_many_deferrals(waits: ModuleType, stage: Stage) -> None:
     """Something that each deferral adds would grow until the broker refuses it."""
-    result = getattr(waits, task).delay(times=6, delay=0.01)
+    results = [task.delay(times=6, delay=0.01) for task in (waits.count, waits.count_late)]
 
-    assert result.get(timeout=TIMEOUT) == 1
-    assert len(deliveries(stage, result.id)) == 7
-    assert bodies(stage, result) == 1
+    for result in results:
+        assert result.get(timeout=TIMEOUT) == 1
+        assert len(deliveries(stage, result.id)) == 7
+        assert bodies(stage, result) == 1
 
 
 def test_stays_in_its_queue(waits: ModuleType, stage: Stage) -> None:
@@ -279,19 +278,3 @@ def test_being_put_off_after_a_retry(waits: ModuleType, stage: Stage) -> None:
     assert result.get(timeout=TIMEOUT) == 2
     seen = [(entry["retries"], entry["deferrals"]) for entry in deliveries(stage, result.id)]
     assert seen == [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 3)]
-
-
-def test_long_wait_on_a_short_timeout(waits: ModuleType, stage: Stage, broker: str) -> None:
-    """A wait longer than the broker's visibility timeout would make a second copy of the task."""
-    if broker != "redis":
-        pytest.skip("the timeout of RabbitMQ's consumers is half an hour")
-    results = [waits.count.delay(delay=7) for _ in range(5)] + [
-        waits.count_late.delay(delay=7) for _ in range(5)
-    ]
-
-    assert [result.get(timeout=TIMEOUT) for result in results] == [1] * 10
-    for result in results:
-        first, second = deliveries(stage, result.id)
-        assert 7 <= second["at"] - first["at"] < 10
-        assert second["deferrals"] == 1
-        assert bodies(stage, result) == 1

@@ -1,19 +1,16 @@
 """Where policies meet a task: what passes through them and what does not, in this process."""
 
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
-from celery import Celery, Task, signals
-from celery.beat import ScheduleEntry, Scheduler
+from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
-from celery.schedules import schedule
 from celery.worker.request import Request
 from typing_extensions import override
 
-from celery_patterns import Call, Idempotency, Policy, PolicyTask, attach, disabled, idempotent
+from celery_patterns import Call, Idempotency, Policy, PolicyTask, attach
 from celery_patterns.core.postpone import deferrals, postpone
 from celery_patterns.errors import Refused
 from tests.apps.witness import (
@@ -43,19 +40,6 @@ def app() -> Celery:
     app = new_app()
     app.finalize()
     return app
-
-
-@pytest.fixture
-def sent() -> Iterator[list[dict[str, Any]]]:
-    """The messages that were sent meanwhile."""
-    found: list[dict[str, Any]] = []
-
-    def add(sender: str, headers: Any, body: Any, **_: Any) -> None:
-        found.append({"task": sender, "args": body[0], "kwargs": body[1], "embed": body[2], **headers})
-
-    signals.before_task_publish.connect(add)
-    yield found
-    signals.before_task_publish.disconnect(add)
 
 
 def same(n: int, other: int = 0) -> int:
@@ -219,6 +203,25 @@ def test_class_based_task_may_use_super(app: Celery) -> None:
     assert seen("enter") == ["witness"]
 
 
+def test_handler_that_calls_the_body(app: Celery) -> None:
+    """What a task's own `on_success` calls would count as a second run of the same call."""
+
+    class Twice(PolicyTask):
+        name = "twice"
+        witness = Witness()
+
+        def run(self, n: int) -> int:
+            note("body", by=n)
+            return n
+
+        @override
+        def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+            self.run(retval + 1)
+
+    assert app.register_task(Twice()).apply((1,)).get() == 1
+    assert seen() == ["witness", 1, "witness", 2]
+
+
 @pytest.mark.parametrize("how", ["map", "starmap", "chunks"])
 def test_mapped_calls_are_direct_calls(app: Celery, how: str) -> None:
     """`task.map(...)` calls the body as a function inside another task: it would fail or change meaning."""
@@ -285,255 +288,6 @@ def test_eager_retry_passes_through_policies_again(app: Celery) -> None:
     assert [entry["retries"] for entry in entered] == [0, 1, 2]
     assert len({entry["id"] for entry in entered}) == 1
     assert len({entry["nonce"] for entry in entered}) == 3
-
-
-# --- publishing -----------------------------------------------------------------------------------------
-
-
-def test_every_way_to_publish(app: Celery, sent: list[dict[str, Any]]) -> None:
-    """A policy that acts when a task is sent would miss some senders."""
-    task = witnessed()(app.task(same))
-    ways: list[Callable[[], Any]] = [
-        lambda: task.delay(1),
-        lambda: task.apply_async((1,)),
-        lambda: task.apply_async(args=[1]),
-        lambda: task.apply_async(kwargs={"n": 1}),
-        task.s(1).delay,
-        task.s(1).apply_async,
-        task.signature((1,), countdown=3).apply_async,
-        (task.si(1) | task.s()).apply_async,
-    ]
-    for number, publish in enumerate(ways, start=1):
-        publish()
-        assert (seen("publish"), len(sent)) == (["witness"] * number, number)
-
-
-def test_positional_options_of_apply_async(app: Celery, sent: list[dict[str, Any]]) -> None:
-    """A caller who gives the task id by position would be refused, or get another id."""
-    task = witnessed()(app.task(same))
-    link, link_error = task.si(8), task.si(9)
-
-    result = task.apply_async((1,), None, "t-1", None, link, link_error, "shadow")
-
-    (message,) = sent
-    assert (result.id, message["id"], message["shadow"]) == ("t-1", "t-1", "shadow")
-    assert [one["args"] for one in message["embed"]["callbacks"]] == [(8,)]
-    assert [one["args"] for one in message["embed"]["errbacks"]] == [(9,)]
-    assert SEEN[0]["id"] == "t-1"
-
-
-def test_own_apply_async_of_a_base_is_still_called(app: Celery, sent: list[dict[str, Any]]) -> None:
-    """A project that adds headers in its base's `apply_async` would lose them."""
-
-    class Tenant(Task):
-        abstract = True
-
-        @override
-        def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-            return super().apply_async(args, kwargs, **{**options, "headers": {"tenant": "t"}})
-
-    witnessed()(app.task(base=Tenant)(same)).delay(1)
-
-    assert (seen(), sent[0]["tenant"]) == (["witness"], "t")
-
-
-def test_typing_is_checked_as_before(app: Celery, sent: list[dict[str, Any]]) -> None:
-    """Wrong arguments would be sent, and be found out by the worker; or be refused where they were not."""
-    strict = witnessed()(app.task(name="strict")(same))
-    lenient = witnessed()(app.task(name="lenient", typing=False)(same))
-
-    for wrong in [(), (1, 2, 3)]:
-        with pytest.raises(TypeError, match="argument"):
-            strict.apply_async(wrong)
-        lenient.apply_async(wrong)
-    with pytest.raises(TypeError, match="bad"):
-        strict.delay(1, bad=2)
-
-    assert [message["task"] for message in sent] == ["lenient", "lenient"]
-
-
-def test_missing_part_of_a_key_is_named_when_sent(app: Celery, sent: list[dict[str, Any]]) -> None:
-    """A call that can have no key would fail in the worker, where nobody can mend it."""
-    for typing in (True, False):
-        task = idempotent("n")(app.task(name=f"typing-{typing}", typing=typing)(same))
-        with pytest.raises(TypeError, match="n"):
-            task.delay()
-
-    assert sent == []
-
-
-def test_publish_hook_may_answer_itself(app: Celery, sent: list[dict[str, Any]]) -> None:
-    """A second call could not be given the result of the first one without being sent."""
-
-    @dataclass(frozen=True)
-    class Known(Policy):
-        kind: ClassVar[str] = "known"
-        order: ClassVar[int] = 1
-
-        @override
-        def publish(self, call: Call, proceed: Callable[[Call], Any]) -> Any:
-            return call.app.AsyncResult("known")
-
-    assert attach(app.task(same), Known()).delay(1).id == "known"
-    assert sent == []
-
-
-def test_publish_hook_may_change_the_call(app: Celery, sent: list[dict[str, Any]]) -> None:
-    """Large arguments could not be exchanged for a claim check, nor a header be added."""
-
-    @dataclass(frozen=True)
-    class Other(Policy):
-        kind: ClassVar[str] = "other"
-        order: ClassVar[int] = 1
-
-        @override
-        def publish(self, call: Call, proceed: Callable[[Call], Any]) -> Any:
-            options = {**call.options, "headers": {"added": "yes"}}
-            return proceed(replace(call, args=(call.args[0] + 1,), options=options))
-
-    attach(app.task(same), Other()).delay(1)
-
-    assert (sent[0]["args"], sent[0]["added"]) == ((2,), "yes")
-
-
-def test_callers_arguments_are_not_changed(app: Celery) -> None:
-    """A policy that adds a header would add it to what the caller uses again."""
-
-    @dataclass(frozen=True)
-    class Rude(Policy):
-        kind: ClassVar[str] = "rude"
-        order: ClassVar[int] = 1
-
-        @override
-        def publish(self, call: Call, proceed: Callable[[Call], Any]) -> Any:
-            call.options["countdown"] = 3
-            call.kwargs["n"] = 7
-            return proceed(call)
-
-    kwargs, options = {"n": 1}, {"task_id": "t-1"}
-    signature = attach(app.task(same), Rude()).signature(kwargs=kwargs, options=options)
-    signature.apply_async()
-    attach(app.task(same), Rude()).apply_async((), kwargs, **options)
-
-    assert (kwargs, options, signature.kwargs) == ({"n": 1}, {"task_id": "t-1"}, {"n": 1})
-
-
-def test_send_task_passes_the_publish_hooks_by(app: Celery, sent: list[dict[str, Any]]) -> None:
-    """It sends by name alone, as producers without the library do; this is documented."""
-    task = witnessed()(app.task(same))
-
-    app.send_task(task.name, (1,))
-
-    assert (seen(), len(sent)) == ([], 1)
-
-
-def test_beat_publishes_through_the_hooks(app: Celery, sent: list[dict[str, Any]]) -> None:
-    """What beat sends would be overlooked by a policy that acts when a task is sent."""
-    task = witnessed()(app.task(same))
-    entry = ScheduleEntry(name="each", task=task.name, schedule=schedule(60), args=(1,), app=app)
-    entry.options["headers"] = {"from": "beat"}
-
-    result = Scheduler(app=app, lazy=True).apply_async(entry, advance=False)
-
-    assert (seen(), sent[0]["id"], sent[0]["from"]) == (["witness"], result.id, "beat")
-
-
-# --- switched off ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def three(app: Celery) -> Any:
-    """A task with three policies."""
-    return outer()(inner()(witnessed()(app.task(same))))
-
-
-def test_all_are_on_by_default(three: Any) -> None:
-    """The kill switch would be on from the start."""
-    three.apply((1,))
-
-    assert seen("enter") == ["outer", "witness", "inner"]
-
-
-@pytest.mark.parametrize(
-    ("value", "left"),
-    [
-        (True, []),
-        (False, ["outer", "witness", "inner"]),
-        (None, ["outer", "witness", "inner"]),
-        ("witness", ["outer", "inner"]),
-        (["witness", "outer"], ["inner"]),
-        (("inner",), ["outer", "witness"]),
-        ({"outer", "unknown"}, ["witness", "inner"]),
-        ([], ["outer", "witness", "inner"]),
-        ("*", []),
-    ],
-    ids=str,
-)
-def test_setting_switches_off(app: Celery, three: Any, value: Any, left: list[str]) -> None:
-    """In an emergency an operator could not take a policy out of the way."""
-    app.conf.patterns_disabled = value
-
-    three.apply((1,))
-    three.apply_async((1,))
-
-    assert seen("enter") == seen("publish") == left
-
-
-def test_setting_is_read_for_each_call(app: Celery, three: Any) -> None:
-    """Switching on again would need a restart of the process."""
-    app.conf.patterns_disabled = True
-    three.apply((1,))
-    app.conf.patterns_disabled = False
-    three.apply((2,))
-
-    assert seen("enter") == ["outer", "witness", "inner"]
-
-
-@pytest.mark.parametrize(
-    ("kinds", "left"),
-    [((), []), (("witness",), ["outer", "inner"]), (("outer", "inner"), ["witness"])],
-    ids=str,
-)
-def test_context_switches_off(three: Any, kinds: tuple[str, ...], left: list[str]) -> None:
-    """A shell or a script could not go past a policy."""
-    with disabled(*kinds):
-        three.apply((1,))
-        three.apply_async((1,))
-    assert seen("enter") == seen("publish") == left
-
-    SEEN.clear()
-    three.apply((1,))
-    assert seen("enter") == ["outer", "witness", "inner"]
-
-
-def test_contexts_and_setting_add_up(app: Celery, three: Any) -> None:
-    """An inner context would switch on what an outer one, or the operator, has switched off."""
-    app.conf.patterns_disabled = "inner"
-    with disabled("outer"), disabled("witness"):
-        three.apply((1,))
-        assert seen("enter") == []
-    with disabled("outer"):
-        three.apply((1,))
-    assert seen("enter") == ["witness"]
-
-
-def test_context_ends_when_its_block_fails(three: Any) -> None:
-    """An error in the block would leave policies off."""
-    with pytest.raises(ValueError, match="oops"), disabled():
-        raise ValueError("oops")
-
-    three.apply((1,))
-    assert len(seen("enter")) == 3
-
-
-def test_context_is_this_threads_alone(three: Any) -> None:
-    """Other threads' calls would run unguarded meanwhile."""
-    with disabled():
-        thread = threading.Thread(target=three.apply, args=((1,),))
-        thread.start()
-        thread.join()
-
-    assert len(seen("enter")) == 3
 
 
 # --- how a run ends -------------------------------------------------------------------------------------

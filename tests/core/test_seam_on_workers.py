@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -208,3 +209,17 @@ def test_attached_too_late(seams: ModuleType, stage: Stage) -> None:
     """A module that the worker imports while it runs would believe its task to be guarded."""
     assert "after the worker had built the task" in seams.late.delay().get(timeout=10)
     assert seams.plain.delay(1).get(timeout=10) == 2
+
+
+@pytest.mark.parametrize("how", ["by base", "by decorator", "on a shared task"])
+def test_worker_with_a_wrong_declaration_does_not_start(
+    tmp_path: Path, server: ValkeyServer, how: str
+) -> None:
+    """A worker would start, and the mistake show with the first call, or never."""
+    stage = Stage(tmp_path, {"broker_url": server.url(0), "result_backend": server.url(1)})
+    try:
+        worker = stage.worker("tests.apps.wrong", wait=False, env={"WRONGLY": how})
+        wait_for(lambda: not worker.running, timeout=20)
+        assert "key names 'order_id', but the task's arguments are order" in worker.log_text()
+    finally:
+        stage.close()

@@ -1,20 +1,17 @@
-"""The two ways in: every way to declare a task, and every way to declare it wrongly."""
+"""The two ways in: every way to declare a task is obeyed."""
 
-import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery import Celery, Task, _state, shared_task
+from celery import Celery, Task, shared_task
 from pydantic import BaseModel
 
-from celery_patterns import Idempotency, IdempotentTask, Policy, PolicyTask, as_decorator, attach, idempotent
-from celery_patterns.errors import PolicyError
+from celery_patterns import Idempotency, IdempotentTask, PolicyTask, as_decorator, attach, idempotent
 from tests.apps.witness import (
+    SEEN,
     Inner,
     Outer,
     Witness,
@@ -26,6 +23,7 @@ from tests.apps.witness import (
     seen,
     witnessed,
 )
+from tests.core.declaring import current, double, policies
 
 
 @pytest.fixture(autouse=True)
@@ -38,35 +36,6 @@ def _alone() -> Iterator[None]:
 def app() -> Celery:
     """An app that has made none of its tasks yet."""
     return new_app()
-
-
-@contextmanager
-def current(app: Celery) -> Iterator[Celery]:
-    """Make an app the current one meanwhile."""
-    before = _state._tls.current_app
-    app.set_current()
-    try:
-        yield app
-    finally:
-        _state._set_current_app(before)
-
-
-def finalised(name: str = "proj", **options: Any) -> Celery:
-    app = new_app(name, **options)
-    app.finalize()
-    return app
-
-
-def policies(task: Any) -> tuple[Policy, ...]:
-    seam = getattr(task, "__patterns__", None)
-    return seam.policies if seam else ()
-
-
-def double(n: int) -> int:
-    return n * 2
-
-
-# --- every form of declaration --------------------------------------------------------------------------
 
 
 def by_keyword(app: Celery) -> Any:
@@ -157,6 +126,12 @@ def by_nameless_class(app: Celery) -> Any:
     return app.register_task(Own)
 
 
+def not_lazy(app: Celery) -> Any:
+    task = witnessed()(app.task(lazy=False)(double))
+    assert not app.finalized
+    return task
+
+
 def on_a_registered_class(app: Celery) -> Any:
     class Own(BareClass):
         """See above."""
@@ -183,6 +158,7 @@ FORMS = [
     by_class,
     by_nameless_class,
     on_a_registered_class,
+    not_lazy,
     by_decorator_and_base,
 ]
 
@@ -203,6 +179,25 @@ def test_every_form_of_declaration_is_obeyed(
 
         assert seen("enter") == ["witness"] * 2
         assert Witness() in policies(task)
+
+
+def test_two_tasks_of_one_class(app: Celery) -> None:
+    """A class that is registered twice, under two names, would be guarded once."""
+
+    class Own(PolicyTask):
+        witness = Witness()
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def run(self, n: int) -> int:
+            return n * 2
+
+    first, second = app.register_task(Own("first")), app.register_task(Own("second"))
+    app.finalize()
+
+    assert (first.apply((1,)).get(), second.apply((2,)).get()) == (2, 4)
+    assert [entry["task"] for entry in SEEN if entry["event"] == "enter"] == ["first", "second"]
 
 
 def test_task_class_of_an_app_may_obey_policies() -> None:
@@ -361,428 +356,3 @@ def test_decorator_says_what_it_is() -> None:
     assert witnessed.__name__ == "Witness"
     assert "@app.task" in (witnessed.__doc__ or "")
     assert as_decorator(Outer)("other")
-
-
-# --- several apps, lazy and finalised -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("decorate", [lambda app: app.task(double), lambda _: shared_task(double)])
-def test_declaring_does_not_finalise(decorate: Callable[[Celery], Any]) -> None:
-    """A module of tasks that is imported before the app is set up would freeze half of the app."""
-    app = new_app(autofinalize=False)
-    with current(app):
-        witnessed()(decorate(app))
-        app.task(base=WitnessTask, witness=Witness(), name="lazy")(double)
-
-        assert not app.finalized
-        assert "lazy" not in app._tasks
-
-        app.finalize()
-        assert policies(app.tasks["lazy"]) == policies(app.tasks[f"{__name__}.double"]) == (Witness(),)
-
-
-def test_settings_may_come_after_the_tasks() -> None:
-    """A decorated task would read the app's settings before they are there."""
-    app = new_app()
-    task = idempotent("n")(app.task(double))
-    app.conf.update(task_serializer="pickle", accept_content=["pickle"])
-
-    task.apply_async((1,), task_id="t-1", serializer="pickle")
-
-    assert task.__patterns__.keys("n").serializer == "pickle"
-
-
-@pytest.mark.parametrize("name", [None, "explicit"])
-@pytest.mark.parametrize("second", ["finalised before", "finalised after", "lazy"])
-@pytest.mark.parametrize("first", ["lazy", "finalised", "shared"])
-def test_two_apps_in_one_process(first: str, second: str, name: str | None) -> None:
-    """The second app of a process would run the same function without its policy."""
-    one = finalised("one") if first == "finalised" else new_app("one")
-    two = finalised("two") if second == "finalised before" else new_app("two")
-    options = {} if name is None else {"name": name}
-    with current(one):
-        task = shared_task(**options)(double) if first == "shared" else one.task(**options)(double)
-        witnessed()(task)
-        if second == "finalised after":
-            two.finalize()
-
-        full_name = name or f"{__name__}.double"
-        assert policies(one.tasks[full_name]) == (Witness(),)
-        if second != "finalised before" or first == "shared":  # else Celery gives it none
-            assert policies(two.tasks[full_name]) == (Witness(),)
-            assert two.tasks[full_name] is not one.tasks[full_name]
-
-
-def test_generated_names_differ_between_apps() -> None:
-    """A task of the main module is called after its app, and would be unguarded in the second one."""
-    one, two = finalised("one"), new_app("two")
-
-    def script(n: int) -> int:
-        return n
-
-    script.__module__ = "__main__"
-    assert witnessed()(one.task(script)).name == "one.script"
-
-    assert policies(two.tasks["two.script"]) == (Witness(),)
-
-
-@pytest.mark.parametrize("kind", ["lazy", "finalised", "shared"])
-def test_one_function_under_two_names(kind: str) -> None:
-    """A policy would reach a task that it was not put on."""
-    app = finalised() if kind == "finalised" else new_app()
-    make: Callable[..., Any] = shared_task if kind == "shared" else app.task
-    with current(app):
-        make(name="plain")(double)
-        witnessed()(make(name="watched")(double))
-        make(name="again")(double)
-        later = finalised("later")
-
-        for each in (app, later):
-            found = {name for name, task in each.tasks.items() if policies(task)}
-            assert found == ({"watched"} if each is app or kind != "finalised" else found)
-            assert found <= {"watched"}
-
-
-@pytest.mark.parametrize("kind", ["lazy", "finalised", "shared"])
-def test_function_with_decorators_of_its_own(kind: str) -> None:
-    """A tracing decorator below the task would hide the function that the policy was put on."""
-    app = finalised() if kind == "finalised" else new_app()
-    make: Callable[..., Any] = shared_task if kind == "shared" else app.task
-
-    @functools.wraps(double)
-    def traced(*args: Any) -> int:
-        return double(*args) + 1
-
-    @functools.wraps(double)
-    def renamed(*args: Any) -> int:
-        return double(*args) + 2
-
-    renamed.__name__ = "renamed"
-    with current(app):
-        witnessed("traced")(make(traced))
-        witnessed("renamed")(make(renamed))
-        later = new_app("later")
-        later.finalize()
-
-        for each in (app, later) if kind == "shared" else (app,):
-            traced_task, renamed_task = each.tasks[f"{__name__}.double"], each.tasks[f"{__name__}.renamed"]
-            assert policies(traced_task) == (Witness("traced"),)
-            assert policies(renamed_task) == (Witness("renamed"),)
-            assert (traced_task.apply((1,)).get(), renamed_task.apply((1,)).get()) == (3, 4)
-
-
-def test_pydantic_task_is_known_in_the_second_app() -> None:
-    """Celery wraps such a function, and the second app's task would not be recognised."""
-    one, two = new_app("one"), new_app("two")
-    witnessed()(one.task(pydantic=True)(double))
-
-    assert policies(two.tasks[f"{__name__}.double"]) == (Witness(),)
-
-
-def test_task_that_is_not_shared_stays_alone() -> None:
-    """A policy on one app's own task would look for it in others, and fail."""
-    one, two = new_app("one"), new_app("two")
-    witnessed()(one.task(shared=False)(double))
-
-    assert policies(one.tasks[f"{__name__}.double"]) == (Witness(),)
-    assert f"{__name__}.double" not in two.tasks
-
-
-def test_a_task_without_policy_pays_nothing(app: Celery) -> None:
-    """Every task of a project would be slower because one of them has a policy."""
-    with current(app):
-        witnessed()(app.task(name="watched")(double))
-        plain = app.task(name="plain")(double)
-        base = app.task(name="base", base=PolicyTask)(double)
-        shared_task(name="shared")(double)
-        bare = app.register_task(BareClass())
-        app.finalize()
-
-        for task in (plain, base, bare, app.tasks["shared"], app.tasks["celery.chord"]):
-            assert not {"run", "apply_async", "Request", "__patterns__"} & set(vars(task)) - {"__qualname__"}
-            assert task.Request == Task.Request
-
-
-# --- wrong declarations ---------------------------------------------------------------------------------
-
-
-def test_below_the_task_decorator_is_refused(app: Celery) -> None:
-    """A decorator on the bare function would be lost, and the task run unguarded."""
-    with pytest.raises(TypeError, match=r"not a Celery task: write it above @app\.task or @shared_task"):
-        app.task(witnessed()(double))
-
-
-@pytest.mark.parametrize("thing", [None, 7, "task", Witness, BareClass, SimpleNamespace(name="task")])
-def test_what_is_no_task_is_refused(thing: Any) -> None:
-    """A policy on something else would be lost."""
-    with pytest.raises(PolicyError, match="not a Celery task"):
-        attach(thing, Witness())
-
-
-def test_after_the_tracer_was_built_is_refused(app: Celery) -> None:
-    """The worker would go on without the policy, since it took hold of `run` when it started."""
-    task = app.task(name="late")(double)
-    task.__trace__ = lambda *_: None
-
-    with pytest.raises(PolicyError, match=r"late: .* after the worker had built the task"):
-        witnessed()(task)
-
-    assert task.apply((1,)).get() == 2
-
-
-def test_forgotten_arguments_are_named(app: Celery) -> None:
-    """`@idempotent` without its brackets would make the task itself the key."""
-    with pytest.raises(PolicyError, match='@idempotent\\(key="order_id"\\)'):
-        idempotent(app.task(double))
-
-
-def unknown_argument_by_base(app: Celery) -> Any:
-    return app.task(base=PolicyTask, once=Idempotency("nope"), name="wrong")(double)
-
-
-def unknown_argument_by_decorator(app: Celery) -> Any:
-    return idempotent("nope")(app.task(name="wrong")(double))
-
-
-def unknown_argument_on_shared(app: Celery) -> Any:
-    app.set_current()
-    return idempotent("nope")(shared_task(name="wrong")(double))
-
-
-def two_by_decorators(app: Celery) -> Any:
-    return witnessed("a")(witnessed("b")(app.task(name="wrong")(double)))
-
-
-def two_by_base_and_decorator(app: Celery) -> Any:
-    return witnessed("a")(app.task(base=PolicyTask, w=Witness("b"), name="wrong")(double))
-
-
-def two_on_shared(app: Celery) -> Any:
-    app.set_current()
-    return witnessed("a")(witnessed("b")(shared_task(name="wrong")(double)))
-
-
-def base_without_value(app: Celery) -> Any:
-    return app.task(base=IdempotentTask, name="wrong")(double)
-
-
-def base_with_wrong_value(app: Celery) -> Any:
-    return app.task(base=WitnessTask, witness="always", name="wrong")(double)
-
-
-WRONG = {
-    unknown_argument_by_base: "key names 'nope', but the task's arguments are n",
-    unknown_argument_by_decorator: "key names 'nope', but the task's arguments are n",
-    unknown_argument_on_shared: "key names 'nope', but the task's arguments are n",
-    two_by_decorators: "two witness policies on one task, .*'b'.* and .*'a'.*; keep one",
-    two_by_base_and_decorator: "two witness policies on one task, .*'b'.* and .*'a'.*; keep one",
-    two_on_shared: "two witness policies on one task",
-    base_without_value: r"IdempotentTask needs the attribute 'idempotency', as in @app.task\(base=Idempot",
-    base_with_wrong_value: "WitnessTask needs the attribute 'witness', .* it is 'always'",
-}
-wrongly = pytest.mark.parametrize(
-    ("declare", "message"), WRONG.items(), ids=[form.__name__ for form in WRONG]
-)
-
-
-@wrongly
-def test_wrong_declaration_fails_when_the_app_is_made(
-    app: Celery, declare: Callable[[Celery], Any], message: str
-) -> None:
-    """A worker would start, and the mistake show with the first call, or never."""
-    with current(app):
-        declare(app)
-
-        with pytest.raises(PolicyError, match=f"(?s)wrong: .*{message}|{message}"):
-            app.finalize()
-
-
-@wrongly
-def test_wrong_declaration_fails_at_once_when_the_app_is_ready(
-    app: Celery, declare: Callable[[Celery], Any], message: str
-) -> None:
-    """In a process whose app is finalised nothing would notice the mistake any more."""
-    app.finalize()
-    with current(app), pytest.raises(PolicyError, match=message):
-        declare(app)
-
-
-@wrongly
-@pytest.mark.parametrize("ready", [True, False])
-def test_wrongly_declared_task_never_runs(
-    app: Celery, declare: Callable[[Celery], Any], message: str, ready: bool
-) -> None:
-    """Celery keeps a task that failed to bind: the second try would run it without its policy."""
-    with current(app):
-        if ready:
-            app.finalize()
-        with pytest.raises(PolicyError):
-            declare(app).apply_async((1,))
-
-        task = app._tasks["wrong"]
-        uses = [lambda: task.apply_async((1,)), lambda: task.delay(1), lambda: task(1), task.s(1).delay]
-        for use in uses:
-            with pytest.raises(PolicyError, match="wrong was declared wrongly"):
-                use()
-        assert isinstance(task.apply((1,)).result, PolicyError)
-
-
-def test_one_wrong_declaration_does_not_disarm_others(app: Celery) -> None:
-    """The tasks behind the wrong one would lose their policies."""
-    with current(app):
-        unknown_argument_on_shared(app)
-        witnessed()(shared_task(name="right")(double))
-        with pytest.raises(PolicyError):
-            app.finalize()
-
-        assert policies(app.tasks["right"]) == (Witness(),)
-        assert policies(witnessed()(app.task(name="later")(double))) == (Witness(),)
-
-
-def test_two_of_a_kind_on_a_class_fail_with_its_statement() -> None:
-    """One of them would win by chance."""
-    with pytest.raises(PolicyError, match=r"Twice: two witness policies .* keep one"):
-        type("Twice", (PolicyTask,), {"a": Witness("a"), "b": Witness("b")})
-
-
-@pytest.mark.parametrize("name", ["rate_limit", "acks_late", "retry", "priority"])
-def test_policy_in_place_of_celerys_own_attribute(name: str) -> None:
-    """Celery would read the policy as its own setting."""
-    with pytest.raises(PolicyError, match=f"Wrong.{name} is Celery's own attribute .* name it witness"):
-        type("Wrong", (PolicyTask,), {name: Witness()})
-
-
-def test_policy_in_place_of_celerys_own_attribute_as_keyword(app: Celery) -> None:
-    """The same, written as an option of the task."""
-    app.task(base=PolicyTask, rate_limit=Witness())(double)
-
-    with pytest.raises(PolicyError, match="rate_limit is Celery's own attribute"):
-        app.finalize()
-
-
-# --- acknowledgement ------------------------------------------------------------------------------------
-
-SETS = {"acks_late": True, "reject_on_worker_lost": True}
-
-
-def ack_settings(task: Any) -> dict[str, Any]:
-    return {name: getattr(task, name) for name in SETS}
-
-
-def ack_by_base(app: Celery, **options: Any) -> Any:
-    return app.task(base=IdempotentTask, idempotency=Idempotency("n"), name="acks", **options)(double)
-
-
-def ack_by_decorator(app: Celery, **options: Any) -> Any:
-    return idempotent("n")(app.task(name="acks", **options)(double))
-
-
-def ack_on_shared(app: Celery, **options: Any) -> Any:
-    return idempotent("n")(shared_task(name="acks", **options)(double))
-
-
-def ack_on_finalised(app: Celery, **options: Any) -> Any:
-    app.finalize()
-    return idempotent("n")(app.task(name="acks", **options)(double))
-
-
-ack_forms = pytest.mark.parametrize("form", [ack_by_base, ack_by_decorator, ack_on_shared, ack_on_finalised])
-
-
-@ack_forms
-@pytest.mark.parametrize(
-    "conf",
-    [
-        {},
-        {"task_acks_late": True},
-        {"task_acks_late": False},
-        {"task_reject_on_worker_lost": False},
-        {"task_acks_late": True, "task_reject_on_worker_lost": True},
-    ],
-    ids=str,
-)
-def test_late_acks_are_set_whatever_the_app_says(
-    app: Celery, form: Callable[..., Any], conf: dict[str, Any]
-) -> None:
-    """A killed process would take its task along, since it was acknowledged before it ran."""
-    app.conf.update(conf)
-    with current(app):
-        assert ack_settings(form(app)) == SETS
-
-
-@ack_forms
-@pytest.mark.parametrize(
-    "says",
-    [
-        {"acks_late": False},
-        {"reject_on_worker_lost": False},
-        {"acks_late": False, "reject_on_worker_lost": False},
-        {"acks_late": True},
-    ],
-    ids=str,
-)
-def test_late_acks_are_the_tasks_to_decide(
-    app: Celery, form: Callable[..., Any], says: dict[str, bool]
-) -> None:
-    """An author who wants early acknowledgement for one task could not have it."""
-    with current(app):
-        assert ack_settings(form(app, **says)) == {**SETS, **says}
-
-
-def test_late_acks_of_a_base_count(app: Celery) -> None:
-    """A project's base class that says how its tasks are acknowledged would be overruled."""
-
-    class Early(IdempotentTask):
-        abstract = True
-        acks_late = False
-
-    class EarlyPlain(Task):
-        abstract = True
-        acks_late = False
-
-    by_base = app.task(base=Early, idempotency=Idempotency("n"), name="a")(double)
-    by_decorator = idempotent("n")(app.task(base=EarlyPlain, name="b")(double))
-
-    assert ack_settings(by_base) == ack_settings(by_decorator) == {**SETS, "acks_late": False}
-
-
-def test_late_acks_of_a_class_based_task(app: Celery) -> None:
-    """The same, for tasks that are classes."""
-
-    class Late(IdempotentTask):
-        name = "late"
-        idempotency = Idempotency("n")
-
-        def run(self, n: int) -> int:
-            return n
-
-    class Early(Late):
-        name = "early"
-        acks_late = False
-
-    assert ack_settings(app.register_task(Late())) == SETS
-    assert ack_settings(app.register_task(Early())) == {**SETS, "acks_late": False}
-
-
-@pytest.mark.parametrize("form", [ack_by_base, ack_by_decorator, ack_on_shared])
-@pytest.mark.parametrize("pattern", ["acks", "*"])
-def test_late_acks_of_an_annotation_count(app: Celery, form: Callable[..., Any], pattern: str) -> None:
-    """An operator's `task_annotations` would be overruled."""
-    app.conf.task_annotations = {pattern: {"acks_late": False}}
-    with current(app):
-        assert ack_settings(form(app)) == {**SETS, "acks_late": False}
-
-
-def test_base_that_was_bound_before_says_nothing(app: Celery) -> None:
-    """Celery writes its defaults into a bound base, which would pass for the author's word."""
-    assert app.Task.app is app  # binds the app's own base class
-
-    assert ack_settings(ack_by_decorator(app)) == SETS
-
-
-def test_other_policies_leave_acknowledgement_alone(app: Celery) -> None:
-    """A policy that needs no late acknowledgement would change how a task is redelivered."""
-    assert ack_settings(witnessed()(app.task(double))) == {
-        "acks_late": False,
-        "reject_on_worker_lost": None,
-    }

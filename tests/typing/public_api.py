@@ -31,6 +31,9 @@ from celery_patterns import (
     RetryableTask,
     RetryBudget,
     RetryPolicy,
+    Rule,
+    TaskPriority,
+    TaskRouter,
     as_decorator,
     attach,
     dead_letter,
@@ -40,13 +43,17 @@ from celery_patterns import (
     move_to_dlq,
     process_dlq,
     retryable,
+    route_canvas,
     simulate,
+    submit_with_priority,
     subscribe,
+    task_queues_for,
 )
 from celery_patterns.core.policy import Publish, Run
 from celery_patterns.core.store import Store
 from celery_patterns.deadletters import Entry, Filter, Plan, Report
 from celery_patterns.errors import IdempotencyInProgress, Refused, StoreUnavailable
+from celery_patterns.flows.routing.explanation import Explanation
 from celery_patterns.testing import (
     CapturedEvents,
     MovableClock,
@@ -178,6 +185,27 @@ class TimedTask(PolicyTask):
     timed = Timed("checkout")
     idempotency = Idempotency("order_id")
 
+
+# --- routing ---------------------------------------------------------------------------------------------
+
+rule = Rule("proj.*", when=lambda order: order["total"] > 1000, queue="large", priority=TaskPriority.HIGH)
+Rule(("a", "b"), tier=("gold", "silver"), urgent=True, header={"region": "eu"}, options={"exchange": "e"})
+Rule("proj.*", "large")  # type: ignore[call-arg]
+Rule("proj.*", priority="high")  # type: ignore[arg-type]
+rule.queue = "other"  # type: ignore[misc]
+
+router = TaskRouter([rule], default="rest", tiers={"gold": TaskPriority.HIGH}, tier_of=lambda tenant: "gold")
+TaskRouter({"proj.*": "reports", "proj.charge": {"queue": "payments"}}, default=None)
+TaskRouter("proj.*")  # type: ignore[arg-type]
+assert_type(router.explain(charge, ("A-17",), {"amount": 1}, urgent=True), Explanation)
+assert_type(router.explain("proj.charge").queue, str | None)
+assert_type(task_queues_for(router, "extra", queue_type="quorum"), dict[str, Any])
+task_queues_for(router, queue_type="stream")  # type: ignore[arg-type]
+assert_type(TaskPriority.BULK < TaskPriority.CRITICAL, bool)
+assert_type(submit_with_priority(charge, ("A-17",), user_tier="gold", is_urgent=True), AsyncResult[Any])
+submit_with_priority(charge, user_tier=3)  # type: ignore[arg-type]
+route_canvas(charge.s("A-17"), queue="bulk", priority=TaskPriority.BULK)
+route_canvas(charge.s("A-17"), priority="high")  # type: ignore[arg-type]
 
 # --- watching and switching off ----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from celery_patterns.cli.idempotency import idempotency
+from celery_patterns.cli.routes import routes
 
 
 @click.group()
@@ -13,3 +14,4 @@ def patterns() -> None:
 
 
 patterns.add_command(idempotency)
+patterns.add_command(routes)

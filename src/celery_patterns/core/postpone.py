@@ -113,10 +113,7 @@ def postpone(
     waited = time.time() - _since(call)
     if waited > LONGEST:
         raise DeferralExpired(f"{call.name}[{call.id}] was put off for {waited:.0f} s: {reason}") from reason
-    _tell(call, delay, reason, policy, key, copy=False)
-    if call.request.is_eager:
-        raise EagerWait(delay)
-    countdown = _republish(call, delay, headers or {})
+    countdown = _put_off(call, delay, reason, policy, key, copy=False, more=headers)
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 
@@ -175,10 +172,7 @@ def postpone_copy(
         celery.exceptions.Ignore: Always, to end this delivery, unless
         celery.exceptions.Reject: the broker is away.
     """
-    _tell(call, delay, reason, policy, key, copy=True)
-    if call.request.is_eager:
-        raise EagerWait(delay)
-    _republish(call, delay, {})
+    _put_off(call, delay, reason, policy, key, copy=True)
     raise Ignore(str(reason))
 
 
@@ -220,9 +214,24 @@ def _since(call: Call) -> float:
     return float(call.headers.get(SINCE_HEADER) or time.time())
 
 
-def _tell(call: Call, delay: float, reason: Exception, policy: str, key: str | None, *, copy: bool) -> None:
+def _put_off(
+    call: Call,
+    delay: float,
+    reason: Exception,
+    policy: str,
+    key: str | None,
+    *,
+    copy: bool,
+    more: Mapping[str, Any] | None = None,
+) -> float:
+    """Publish the call once more and tell so; an eager call has no broker, and waits in place."""
+    is_eager = call.request.is_eager
+    countdown = delay if is_eager else _republish(call, delay, more or {})
     detail = {"delay": delay, "deferrals": deferrals(call) + 1, "reason": str(reason), "copy": copy}
     emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=detail))
+    if is_eager:
+        raise EagerWait(delay)
+    return countdown
 
 
 def _republish(

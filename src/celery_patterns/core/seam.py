@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery_patterns")
 
-_INSIDE = "cp_inside"
+_BEGUN = "cp_begun"
 _TOLD = "cp_told"
 
 _ACK_SETTINGS = ("acks_late", "reject_on_worker_lost")
@@ -102,10 +102,10 @@ class Seam:
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The task's ``run``: the body inside its policies, where a worker (or eager mode) runs it.
 
-        A direct call ``task(...)`` is the body alone, also from inside the body.
+        A direct call ``task(...)`` is the body alone, also from inside the body, or in ``on_success``.
         """
         request = self.task.request
-        if request.called_directly or getattr(request, _INSIDE, False):
+        if request.called_directly or getattr(request, _BEGUN, False):
             return self.body(*args, **kwargs)
         if not hasattr(request, NONCE_HEADER):  # eager, or a worker without our Request
             setattr(request, NONCE_HEADER, new_nonce())
@@ -113,15 +113,13 @@ class Seam:
         wait = still_waiting(call)
         if wait > 0:
             hop(call, wait)
-        setattr(request, _INSIDE, True)
+        setattr(request, _BEGUN, True)
         try:
             return self._run_through(call)
         except Exception as error:
             if request.is_eager and _is_final(error):  # Celery sends no signal where errors propagate
                 self.failed(request, error)
             raise
-        finally:
-            setattr(request, _INSIDE, False)
 
     def _run_through(self, call: Call) -> Any:
         run = onion(self.active(), self._begin_body)

@@ -50,20 +50,18 @@ class PolicyTask(BaseTask):
     def on_bound(cls, app: Celery) -> None:
         """Install the policies: Celery calls this when a task is bound to its app."""
         super().on_bound(app)
-        task = _instance_of(cls, app)
-        if task is not None:
+        for task in _instances_of(cls, app):
             with refusing(task):
                 _check_complete(cls, task.name)
             install(task, *_policies_of(cls))
 
 
-def _instance_of(cls: type, app: Celery) -> Any:
-    """The one instance of a task's class, or ``None`` for a base class."""
-    found = app._tasks.get(cls.name)  # type: ignore[attr-defined]
-    if type(found) is cls:
-        return found
-    # A class-based task without a name is registered under one that only its instance knows.
-    return next((task for task in app._tasks.values() if type(task) is cls), None)  # type: ignore[attr-defined]
+def _instances_of(cls: type, app: Celery) -> list[Any]:
+    """The tasks of a class: one if it was made of a function, any number of a class-based task."""
+    tasks = app._tasks  # type: ignore[attr-defined]
+    if vars(cls).get("_decorated"):
+        return [tasks[cls.name]] if type(tasks.get(cls.name)) is cls else []  # type: ignore[attr-defined]
+    return [task for task in list(tasks.values()) if type(task) is cls]
 
 
 def _policies_of(cls: type) -> Iterator[Policy]:
