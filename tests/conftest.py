@@ -1,8 +1,10 @@
 """Fixtures: servers that live as long as the session, clean for each test, and workers of the test's own."""
 
+import gc
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -203,8 +205,24 @@ def stage(request: pytest.FixtureRequest, valkey: ValkeyServer, tmp_path: Path) 
     """
     url = request.getfixturevalue("broker").url if "broker" in request.fixturenames else valkey.url(0)
     stage = Stage(tmp_path, {"broker_url": url, "result_backend": valkey.url(1)})
-    yield stage
-    stage.close()
+    with _no_collection():
+        yield stage
+        stage.close()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect no garbage meanwhile, but before and after.
+
+    Celery 5.5's results unsubscribe when they are collected. If that happens while the same thread
+    subscribes to another result, redis-py waits for its own lock, for ever.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @pytest.fixture

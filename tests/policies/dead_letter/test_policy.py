@@ -144,9 +144,9 @@ def test_only_deliveries_that_vanished_are_counted(app: Celery, store: Store) ->
     assert all(isinstance(one, deliveries.Sign) for one in living)
     for sign in living[1:]:
         deliveries.keeper.drop(sign)
-    clock.advance(20)
+    clock.advance(deliveries.LIFE * 0.8)
     assert living[0].renew()
-    clock.advance(20)
+    clock.advance(deliveries.LIFE * 0.8)
     assert deliveries.begin(app, "t", "t/9", 2) == 4
     deliveries.end(app, "t", living[0])
     assert not living[0].renew(), "its task has reported an end"

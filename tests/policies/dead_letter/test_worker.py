@@ -97,7 +97,9 @@ def test_a_chord_that_still_waits_gets_its_part_back(
     report = desk.replay(plan=Plan(patience=20))
     assert (report.resolved, report.unhealed) == (1, [])
     other.touch()
-    assert body.get(timeout=20) == ["A", "waited", 1]
+    result = letters.app.AsyncResult
+    wait_for(lambda: result(body.id).state == "SUCCESS", timeout=20)  # with a chain, FAILURE meanwhile
+    assert result(body.id).get() == ["A", "waited", 1]
     assert stage.history.count("gathered") == 1
 
 
