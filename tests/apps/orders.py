@@ -87,14 +87,14 @@ def auto(order: str, path: str) -> str:
     return order
 
 
-@app.task
+@app.task(acks_late=True, reject_on_worker_lost=True)
 def note(value: Any, label: str) -> Any:
     """What links and chains lead to."""
     history().add("note", label=label, value=value)
     return value
 
 
-@app.task
+@app.task(acks_late=True, reject_on_worker_lost=True)
 def gather(values: list[Any], label: str) -> list[Any]:
     """What chords lead to."""
     history().add("gathered", label=label, values=values)
