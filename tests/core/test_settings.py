@@ -10,6 +10,7 @@ from celery import Celery
 from celery_patterns import Idempotency, IdempotentTask, disabled
 from celery_patterns.core.settings import disabled_kinds, setting
 from celery_patterns.core.store import Store, store_of
+from celery_patterns.errors import PolicyError
 from celery_patterns.testing import MovableClock
 
 
@@ -111,3 +112,27 @@ def test_a_policy_that_is_switched_off_neither_asks_nor_writes(
         charge.apply((1,)).get()
     assert runs == expected
     assert bool(patterns_store.client.keys()) == (switch == "none")
+
+
+@pytest.mark.parametrize("value", ["True", "yes", "1", "all", True])
+def test_the_switch_takes_what_an_environment_holds(value: Any) -> None:
+    """In an emergency the switch would do nothing."""
+    app = Celery("switch", set_as_current=False)
+    app.conf.patterns_disabled = value
+    assert "*" in disabled_kinds(app)
+
+
+def test_the_switch_takes_names_with_commas_between() -> None:
+    """The names of an environment variable would be read as one."""
+    app = Celery("switch", set_as_current=False)
+    app.conf.patterns_disabled = "idempotency, singleton"
+    assert set(disabled_kinds(app)) == {"idempotency", "singleton"}
+
+
+@pytest.mark.parametrize("value", [1, [1], 2.5])
+def test_the_switch_refuses_what_means_nothing(value: Any) -> None:
+    """Each call would fail with a riddle."""
+    app = Celery("switch", set_as_current=False)
+    app.conf.patterns_disabled = value
+    with pytest.raises(PolicyError, match="patterns_disabled"):
+        disabled_kinds(app)

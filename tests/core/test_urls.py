@@ -287,3 +287,9 @@ def test_memory_is_shared_by_all_clients_of_one_url() -> None:
     one.set("key", "value")
     assert same.get("key") == b"value"
     assert other.get("key") is None
+
+
+def test_a_malformed_url_shows_no_password() -> None:
+    """A forgotten colon would put the password into the log."""
+    assert "s3cr3t" not in safe_url("redis//user:s3cr3t@host:6379/0")
+    assert "s3cr3t" not in safe_url("user:s3cr3t@host")

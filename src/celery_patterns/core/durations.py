@@ -8,6 +8,9 @@ from celery_patterns.errors import PolicyError
 
 Seconds = float | timedelta
 
+LONGEST = 100 * 365 * 86_400.0
+"""The longest duration that is taken, in seconds: far below what Redis can count in milliseconds."""
+
 
 def seconds(name: str, value: object, *, least: float = 0.001) -> float:
     """A duration in seconds.
@@ -24,8 +27,8 @@ def seconds(name: str, value: object, *, least: float = 0.001) -> float:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise PolicyError(f"{name}={value!r}: give seconds, or a timedelta")
-    if not least <= value < float("inf"):
-        raise PolicyError(f"{name}={value!r}: give at least {least:g} seconds, and not infinity")
+    if not least <= value <= LONGEST:
+        raise PolicyError(f"{name}={value!r}: give at least {least:g} seconds, and at most 100 years")
     return value
 
 

@@ -176,11 +176,11 @@ class KeyMaker:
         unknown = [name for name in names if name not in self.parameters]
         if not unknown:
             return lambda arguments: function(**{name: arguments[name] for name in names})
-        if len(names) == 1:
+        if names == ["arguments"]:
             return function
         raise PolicyError(
-            f"{self.task}: key={function!r} takes {', '.join(unknown)}, which the task does not; "
-            f"it has {self.parameters}"
+            f"{self.task}: key={function!r} takes {', '.join(unknown)}, which the task does not; it has "
+            f"{self.parameters}. A callable that takes one mapping with all of them calls it 'arguments'"
         )
 
     def _all_arguments(self, arguments: Arguments) -> dict[str, Any]:
@@ -208,7 +208,9 @@ class KeyMaker:
         return extra[name]
 
     def _check_path(self, path: str) -> None:
-        first = path.partition(".")[0]
+        first, *steps = path.split(".")
+        if not all(steps):
+            raise PolicyError(f"{self.task}: key names {path!r}; a path is names with one dot between them")
         if first not in self.parameters and not self.parameters.catch_all:
             raise PolicyError(
                 f"{self.task}: key names {first!r}, but the task's arguments are {self.parameters}"

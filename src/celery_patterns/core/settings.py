@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+from celery_patterns.errors import PolicyError
 
+if TYPE_CHECKING:
     from celery import Celery
 
 ALL = frozenset({"*"})
@@ -44,11 +45,27 @@ def disabled(*kinds: str) -> Iterator[None]:
 
 
 def disabled_kinds(app: Celery) -> Collection[str]:
-    """The kinds of policies that are switched off here and now; ``"*"`` among them means all."""
-    configured: bool | str | Collection[str] | None = app.conf.get("patterns_disabled")
-    if not configured:
-        return _switched_off.get()
+    """The kinds of policies that are switched off here and now; ``"*"`` among them means all.
+
+    Raises:
+        PolicyError: ``patterns_disabled`` is neither a boolean nor names of kinds.
+    """
+    configured = app.conf.get("patterns_disabled")
+    return _switched_off.get() | _kinds(configured) if configured else _switched_off.get()
+
+
+def _kinds(configured: object) -> frozenset[str]:
+    """What ``patterns_disabled`` names; as text, as it comes from an environment, with commas between."""
     if configured is True:
         return ALL
-    kinds = {configured} if isinstance(configured, str) else configured
-    return _switched_off.get().union(kinds)
+    if isinstance(configured, str):
+        names = frozenset(name.strip() for name in configured.split(","))
+        return ALL if {name.lower() for name in names} & _YES else names
+    if isinstance(configured, Collection) and all(isinstance(name, str) for name in configured):
+        return frozenset(configured)
+    raise PolicyError(
+        f'patterns_disabled={configured!r}: set it to True for all, or to names such as ["idempotency"]'
+    )
+
+
+_YES = {"true", "yes", "on", "1", "all", "*"}

@@ -48,6 +48,8 @@ def safe_url(url: str) -> str:
     Also a password that should have been percent-encoded is hidden whole: rather too much than a part.
     """
     shown = re.sub(rf"([?&](?:{'|'.join(_SECRETS)})=)[^&]*", r"\1**", url)
+    if "://" not in shown:  # not a URL at all, but it may hold a password
+        return re.sub(r"[^/]*@", "**@", shown)
     return re.sub(r"(://[^@/?#:]*):.*@", r"\1:**@", shown)
 
 

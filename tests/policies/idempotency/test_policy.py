@@ -342,6 +342,7 @@ def test_a_store_that_is_away_may_be_an_error(app: Celery) -> None:
         ({"key": "a", "ttl": 0}, "ttl=0"),
         ({"key": "a", "ttl": "1h"}, "ttl='1h'"),
         ({"key": "a", "lease": -1}, "lease=-1"),
+        ({"key": "a", "ttl": 1e18}, "at most 100 years"),
         ({"key": "a", "lease": True}, "lease=True"),
         ({"key": "a", "on_in_progress": "wait"}, "'defer', 'skip', 'raise'"),
         ({"key": "a", "on_lapsed": "ignore"}, "'rerun', 'hold', 'dead_letter'"),
@@ -361,6 +362,21 @@ def test_a_key_that_the_task_does_not_have_fails_when_declared(make: Make) -> No
     """A misspelt key would fail at the first call, in production."""
     with pytest.raises(PolicyError, match=r"'oder'.*order, amount"):
         make(counted([]), key="oder").name  # noqa: B018 - the task is made at its first use
+
+
+@pytest.mark.parametrize("key", [lambda oder: oder, len, "order.", "order..id"])
+def test_a_key_that_means_nothing_fails_when_declared(make: Make, key: Any) -> None:
+    """A typo would make another key of each call, and no duplicate would be noticed."""
+    with pytest.raises(PolicyError, match="charge"):
+        make(counted([]), key=key).name  # noqa: B018 - the task is made at its first use
+
+
+def test_a_callable_may_take_all_arguments(make: Make) -> None:
+    """A key that depends on several arguments could not be computed."""
+    runs: list[Any] = []
+    charge = make(counted(runs), key=lambda arguments: arguments["order"].lower())
+    assert charge.apply(("A",)).get() == charge.apply(("A",)).get()
+    assert runs == ["A"]
 
 
 def test_all_arguments_may_be_the_key(make: Make) -> None:
