@@ -118,6 +118,8 @@ def test_urgent_as_argument_option_or_header(make_app: MakeApp) -> None:
     assert send(app, "proj.charge", {}, kwargs={"urgent": True}).queue == "fast"
     assert send(app, "proj.charge", {}, 1, True).queue == "fast"
     assert send(app, "proj.reports.daily", headers={"cp-urgent": True}).queue == "fast"
+    assert send(app, "proj.reports.daily", headers={"cp-urgent": "true"}).queue == "fast"
+    assert send(app, "proj.reports.daily", headers={"cp-urgent": "false"}).queue != "fast"
     assert send(app, "proj.reports.daily").queue == "slow"
     sent = send(app, "proj.reports.daily", urgent=True, headers={"mine": 1})
     assert sent.queue == "fast"

@@ -74,6 +74,13 @@ def test_tasks_without_a_rule(make_app: MakeApp) -> None:
     assert check(make_app, *rules) == expected
 
 
+def test_a_rule_for_all_urgent_calls_says_nothing_of_the_others(make_app: MakeApp) -> None:
+    """One rule without a name would have every forgotten task pass the check."""
+    rules = [Rule(urgent=True, queue="q"), Rule("proj.charge", queue="q"), Rule("proj.m*", queue="q")]
+    expected = [("task without a rule", "proj.export"), ("task without a rule", "proj.reports.daily")]
+    assert check(make_app, *rules) == expected
+
+
 def test_tasks_that_celery_s_own_dict_routes_have_a_rule(make_app: MakeApp) -> None:
     """An app that moves over bit by bit could not be checked."""
     router = TaskRouter([Rule("proj.charge", queue="q")], default=None)

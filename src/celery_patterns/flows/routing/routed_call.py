@@ -82,7 +82,7 @@ class RoutedCall:
     @property
     def urgent(self) -> bool:
         """Whether the call says ``urgent=True``: as an argument, as an option, or in a header."""
-        if self.options.get("urgent") or self.header(URGENT_HEADER):
+        if _is_yes(self.options.get("urgent")) or _is_yes(self.header(URGENT_HEADER)):
             return True
         return self.kwargs.get("urgent") is True or self.arguments.get("urgent") is True
 
@@ -103,8 +103,8 @@ class RoutedCall:
             explicit: TaskPriority | int = said
             return explicit
         sent = (self.options.get("headers") or {}).get(PRIORITY_HEADER)
-        if isinstance(sent, str) and sent in TaskPriority.__members__:
-            return TaskPriority[sent]
+        if isinstance(sent, str) and sent.upper() in TaskPriority.__members__:
+            return TaskPriority[sent.upper()]
         return sent if isinstance(sent, int) else None
 
     def header(self, name: str) -> Any:
@@ -121,3 +121,8 @@ class RoutedCall:
             return {}
         parameters = parameters_of(self.task)
         return self.kwargs if parameters is None else parameters.bind(self.args, self.kwargs)
+
+
+def _is_yes(said: Any) -> bool:
+    """Whether a flag is set; producers in other languages send it as text."""
+    return said.strip().lower() in {"true", "yes", "1"} if isinstance(said, str) else bool(said)

@@ -81,9 +81,13 @@ def _tasks_without_rule(app: Celery, tasks: dict[str, Task[Any, Any]]) -> Iterat
 
 
 def _speaks_of(router: object, name: str) -> bool:
-    """Whether a router has a word on calls of this name; one that cannot be looked into may have."""
+    """Whether a router has a word on calls of this name; one that cannot be looked into may have.
+
+    A rule that names no task, such as one for all urgent calls, says nothing of the others.
+    """
     if isinstance(router, TaskRouter):
-        return router.is_overridden or bool(router.table.plan(name).candidates)
+        rules = [rule for rule, _ in router.table.plan(name).candidates]
+        return router.is_overridden or any(rule.task is not None or not rule.conditions for rule in rules)
     return router(name) is not None if isinstance(router, MapRoute) else True
 
 
