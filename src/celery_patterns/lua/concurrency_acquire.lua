@@ -1,64 +1,61 @@
 -- Take one of the places under a limit, or a place in the line of those who wait for one.
--- KEYS[1] the limit: v, fence; beside it <KEYS[1]>:held, task ids by the end of their lease, :line, task ids
---         by arrival, and :looks, task ids by when they look again at the latest, or else have left the line
--- KEYS[2] the lease of this task id, <KEYS[1]>:held:<id>: owner, fence, until, since, host
--- KEYS[3] the marker of this task id, set when it has ended
--- ARGV    owner, lease_ms, keep_ms, limit, "1" where a remembered end does not count, waited_ms,
---         near_ms, far_ms: until the next look of one whose turn is next, and of others (0: it does not wait),
---         slack_ms: how late a look may come, host
--- Returns {"started", fence, lapsed owner or false}; asking again as the same owner changes nothing
---         {"copy", owner, left in ms}: another delivery of this task id runs; {"ended", ms ago}; {"version", v}
---         {"full", ms until the next look, how many are ahead}
+-- KEYS[1] the limit, "1 <fence> <limit>"; beside it <KEYS[1]>:held, task ids by the end of their lease,
+--         :line, task ids by arrival (us), and :looks, task ids by when they have to look again (ms)
+-- KEYS[2] the lease of this task id, <KEYS[1]>:held:<id>: owner, fence, until, host
+-- KEYS[3] the marker of this task id, "ended"
+-- ARGV    owner, lease_ms, keep_ms, limit, host, and if need be "again" where a remembered end does not count,
+--         and for those who wait: waited_ms, near_ms and far_ms: until the next look of one whose turn is
+--         next, and of others, slack_ms: how late a look may come
+-- Returns the fence of a run that starts; asking again as the same owner changes nothing
+--         {"lapsed", fence, owner}: it starts, and an owner's lease had lapsed
+--         {"copy", owner, left in ms}: another delivery of this task id runs
+--         {"ended", ms for which that is remembered}; {"version", limit}
+--         {"full", ms until the next look (0: it does not wait), how many are ahead}
 local now = now_us()
 local ms = math.floor(now / 1000)
-local id = string.match(ARGV[1], '^(.*)/')
-local held, line, looks = KEYS[1] .. ':held', KEYS[1] .. ':line', KEYS[1] .. ':looks'
-
-local function keep_for(key, for_ms)
-  if redis.call('PTTL', key) < tonumber(for_ms) then redis.call('PEXPIRE', key, for_ms) end
-end
-
-local limit = redis.call('HMGET', KEYS[1], 'v', 'fence')
-if limit[1] and limit[1] ~= '1' then return {'version', limit[1]} end
-local mark = ARGV[5] ~= '1' and redis.call('GET', KEYS[3])
-if mark then return {'ended', ms - string.match(mark, '%d+')} end
+local mark = redis.call('GET', KEYS[3])
+local limit = redis.call('GET', KEYS[1])
 local mine = redis.call('HMGET', KEYS[2], 'owner', 'until', 'fence')
+local held, line, lapsed = KEYS[1] .. ':held', KEYS[1] .. ':line', mine[1]
+
+if mark and ARGV[6] ~= 'again' then return {'ended', redis.call('PTTL', KEYS[3])} end
+if limit and string.sub(limit, 1, 2) ~= '1 ' then return {'version', limit} end
 if mine[1] and mine[2] - ms > 0 then
-  if mine[1] == ARGV[1] then return {'started', mine[3], false} end
+  if mine[1] == ARGV[1] then return tonumber(mine[3]) end
   return {'copy', mine[1], mine[2] - ms}
 end
-local lapsed = mine[1]
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', held, '-inf', ms)) do
-  lapsed = lapsed or redis.call('HGET', held .. ':' .. gone, 'owner')
-  redis.call('ZREM', held, gone)
-  redis.call('DEL', held .. ':' .. gone)
-end
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', looks, '-inf', ms)) do
-  redis.call('ZREM', line, gone)
-  redis.call('ZREM', looks, gone)
-end
-
-local arrived = string.format('%.0f', now - ARGV[6] * 1000)
-local ahead = redis.call('ZRANK', line, id) or redis.call('ZCOUNT', line, '-inf', arrived)
-local free = ARGV[4] - redis.call('ZCARD', held)
-if ahead >= free then
-  local wait = tonumber(ahead < tonumber(ARGV[4]) and ARGV[7] or ARGV[8])
-  if wait > 0 then
-    redis.call('ZADD', line, 'NX', arrived, id)
-    redis.call('ZADD', looks, string.format('%.0f', ms + wait + ARGV[9]), id)
-    keep_for(line, ARGV[8] + ARGV[9])
-    keep_for(looks, ARGV[8] + ARGV[9])
+if redis.call('ZCARD', held) >= tonumber(ARGV[4]) or redis.call('EXISTS', line) == 1 then
+  local id, looks = string.match(ARGV[1], '^(.*)/'), KEYS[1] .. ':looks'
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', held, '-inf', ms)) do
+    lapsed = lapsed or redis.call('HGET', held .. ':' .. gone, 'owner')
+    redis.call('ZREM', held, gone)
+    redis.call('DEL', held .. ':' .. gone)
   end
-  return {'full', wait, ahead}
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', looks, '-inf', ms)) do
+    redis.call('ZREM', line, gone)
+    redis.call('ZREM', looks, gone)
+  end
+  local arrived = string.format('%.0f', now - (ARGV[7] or 0) * 1000)
+  local ahead = redis.call('ZRANK', line, id) or redis.call('ZCOUNT', line, '-inf', arrived)
+  if ahead >= ARGV[4] - redis.call('ZCARD', held) then
+    if not ARGV[7] then return {'full', 0, ahead} end
+    local wait = ahead < tonumber(ARGV[4]) and ARGV[8] or ARGV[9]
+    redis.call('ZADD', line, 'NX', arrived, id)
+    redis.call('ZADD', looks, string.format('%.0f', ms + wait + ARGV[10]), id)
+    for _, key in ipairs({line, looks}) do
+      if redis.call('PTTL', key) < wait + ARGV[10] then redis.call('PEXPIRE', key, wait + ARGV[10]) end
+    end
+    return {'full', tonumber(wait), ahead}
+  end
+  redis.call('ZREM', line, id)
+  redis.call('ZREM', looks, id)
 end
-redis.call('ZREM', line, id)
-redis.call('ZREM', looks, id)
-local until_ms = string.format('%.0f', ms + ARGV[2])
-local fence = string.format('%.0f', math.max((tonumber(limit[2]) or 0) + 1, now))
-redis.call('HSET', KEYS[1], 'v', '1', 'fence', fence)
-redis.call('HSET', KEYS[2], 'owner', ARGV[1], 'fence', fence, 'until', until_ms,
-  'since', string.format('%.0f', ms), 'host', ARGV[10])
-redis.call('ZADD', held, until_ms, id)
-redis.call('DEL', KEYS[3])
-for _, key in ipairs({KEYS[1], KEYS[2], held}) do keep_for(key, ARGV[3]) end
-return {'started', fence, lapsed}
+local fence = math.max((limit and tonumber(string.match(limit, ' (%d+) ')) or 0) + 1, now)
+local fence_text, until_ms = string.format('%.0f', fence), string.format('%.0f', ms + ARGV[2])
+redis.call('SET', KEYS[1], '1 ' .. fence_text .. ' ' .. ARGV[4], 'PX', ARGV[3])
+redis.call('HSET', KEYS[2], 'owner', ARGV[1], 'fence', fence_text, 'until', until_ms, 'host', ARGV[5])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+redis.call('ZADD', held, until_ms, string.match(ARGV[1], '^(.*)/'))
+if redis.call('PTTL', held) < tonumber(ARGV[3]) then redis.call('PEXPIRE', held, ARGV[3] * 2) end
+if mark then redis.call('DEL', KEYS[3]) end
+return lapsed and {'lapsed', fence_text, lapsed} or fence

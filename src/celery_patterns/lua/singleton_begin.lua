@@ -1,78 +1,79 @@
 -- Start a delivery: take the lock, or learn why not.
 -- KEYS[1] the lock, as in singleton_queue.lua
--- KEYS[2] the marker of this task id; KEYS[3] that of the task id whose result it waits for, or KEYS[2] again
--- ARGV    owner, lease_ms, keep_ms, on_conflict, "1" where a remembered end does not count,
---         at (when it was published; or ''), waited_ms, turn_ms: how long its turn is kept, marker_ms, host
--- Returns {"started", fence, lapsed owner or false}; asking again as the same owner changes nothing
+-- KEYS[2] the marker of this task id
+-- KEYS[3] that of the task whose result it waits for, if it does
+-- ARGV    owner, lease_ms, keep_ms, of ("1 <host>"), and if need be
+--         "again" where a remembered end does not count, and where conflicts wait for a turn: on_conflict,
+--         at (of its publication, or ''), waited_ms, turn_ms: how long a turn is kept, remember_ms
+-- Returns the fence of a run that starts; asking again as the same owner changes nothing
+--         {"lapsed", fence, owner}: it starts, and owner's lease had lapsed
 --         {"held", owner, left in ms, 1 if the next turn is this task's}
---         {"ended", ms ago}; {"replaced", by}: so it was itself
---         {"over", ms ago}; {"moved", by}: so was the one whose result it waits for
---         {"version", v}
-local r = redis.call('HMGET', KEYS[1], 'v', 'owner', 'until', 'next', 'next_at', 'next_until', 'fence', 'at')
+--         {"ended", ms for which that is remembered}; {"replaced", by}: so it was itself
+--         {"over", ms likewise}; {"moved", by}: so was the one whose result it waits for
+--         {"version", of}
+local owner = redis.call('HGET', KEYS[1], 'owner')
+local mark = redis.call('GET', KEYS[2])
 local now = now_us()
 local ms = math.floor(now / 1000)
-local id = string.match(ARGV[1], '^(.*)/')
-local at = string.format('%.0f', tonumber(ARGV[6]) or now - ARGV[7] * 1000)
-local owner, left, next_left = r[2], r[2] and r[3] - ms or 0, r[4] and r[6] - ms or 0
+local newest = ARGV[6] == 'replace' or ARGV[6] == 'keep_latest'
+local arrived = ARGV[8] and (ARGV[7] ~= '' and ARGV[7] or string.format('%.0f', now - ARGV[8] * 1000))
+local fence, lapsed = now
 
-local function word_of(key)
-  local mark = redis.call('GET', key)
-  if mark then return string.match(mark, '^(%a+) (.*)$') end
-end
-
-local function replaced(who, for_ms)
-  redis.call('SET', KEYS[1] .. ':ended:' .. who, 'replaced ' .. id, 'PX', math.max(ARGV[9], for_ms))
-end
-
-local function keep_for(for_ms)
-  if redis.call('PTTL', KEYS[1]) < tonumber(for_ms) then redis.call('PEXPIRE', KEYS[1], for_ms) end
-end
-
-local function next_is(next_at)
-  redis.call('HSET', KEYS[1], 'next', id, 'next_at', next_at, 'next_until', string.format('%.0f', ms + ARGV[8]))
-  keep_for(ARGV[8])
-  return {'held', owner, left, 1}
-end
-
-if r[1] and r[1] ~= '1' then return {'version', r[1]} end
-local word, what = word_of(KEYS[2])
-local follows = KEYS[3] ~= KEYS[2]
-if word == 'ended' and ARGV[5] ~= '1' then return {'ended', ms - what} end
-if word == 'replaced' and not follows then return {'replaced', what} end
-if follows then
-  local their, by = word_of(KEYS[3])
-  if their then return their == 'ended' and {'over', ms - by} or {'moved', by} end
-end
-if left <= 0 and next_left > 0 then -- the holder has vanished, and another waits for its turn
-  owner, left, next_left = r[4] .. '/', next_left, 0
-  redis.call('HSET', KEYS[1], 'owner', owner, 'until', r[6])
-  redis.call('HDEL', KEYS[1], 'next', 'next_at', 'next_until')
-end
-local queued = owner and string.sub(owner, -1) == '/'
-local holder = owner and string.match(owner, '^(.*)/')
-local newest = ARGV[4] == 'replace' or ARGV[4] == 'keep_latest'
-if left > 0 and holder ~= id then
-  local has_turn = next_left > 0 and r[4] == id
-  if follows or not (newest or ARGV[4] == 'defer') then return {'held', owner, left, 0} end
-  if has_turn then return next_is(r[5]) end
-  if not newest then -- the turn is for the longest waiter
-    local behind = next_left > 0 and tonumber(r[5]) <= tonumber(at)
-    return behind and {'held', owner, left, 0} or next_is(at)
+if mark == 'ended' and ARGV[5] ~= 'again' then return {'ended', redis.call('PTTL', KEYS[2])} end
+if mark and mark ~= 'ended' and not KEYS[3] then return {'replaced', string.sub(mark, 10)} end
+local their = KEYS[3] and redis.call('GET', KEYS[3])
+if their == 'ended' then return {'over', redis.call('PTTL', KEYS[3])} end
+if their then return {'moved', string.sub(their, 10)} end
+if owner then
+  local r = redis.call('HMGET', KEYS[1], 'owner', 'until', 'fence', 'of', 'next', 'at')
+  if string.sub(r[4], 1, 2) ~= '1 ' then return {'version', r[4]} end
+  local id = string.match(ARGV[1], '^(.*)/')
+  local left = r[2] - ms
+  local next_until, next_at, next_id = string.match(r[5] or '', '^(%d+) (%d+) (.*)$')
+  local next_left = next_until and next_until - ms or 0
+  if left <= 0 and next_left > 0 then -- the holder has vanished, and another waits for its turn
+    owner, left, next_left = next_id .. '/', next_left, 0
+    redis.call('HSET', KEYS[1], 'owner', owner, 'until', next_until)
+    redis.call('HDEL', KEYS[1], 'next')
   end
-  if tonumber(at) < (tonumber(r[8]) or 0) then return {'replaced', next_left > 0 and r[4] or holder} end
-  redis.call('HSET', KEYS[1], 'at', at)
-  if ARGV[4] == 'keep_latest' or not queued then
-    if next_left > 0 then replaced(r[4], next_left) end
-    return next_is(at)
+  local holder, queued = string.match(owner, '^(.*)/'), string.sub(owner, -1) == '/'
+  if left > 0 and holder == id and not queued then -- asking again, or another delivery of this very task
+    return owner == ARGV[1] and tonumber(r[3]) or {'held', owner, left, 0}
+  elseif left > 0 and holder ~= id then
+    local mine, turn = next_left > 0 and next_id == id, 0
+    if KEYS[3] then
+      turn = 0
+    elseif mine then
+      turn = 1
+    elseif ARGV[6] == 'defer' then -- the turn is for the longest waiter
+      turn = (next_left <= 0 or tonumber(arrived) < tonumber(next_at)) and 1 or 0
+    elseif newest then -- the turn is for the newest
+      if tonumber(arrived) < (tonumber(r[6]) or 0) then
+        return {'replaced', next_left > 0 and next_id or holder}
+      end
+      turn = ARGV[6] == 'replace' and queued and 2 or 1
+      local other, for_ms = turn == 2 and holder or next_left > 0 and next_id, turn == 2 and left or next_left
+      if other then
+        redis.call('SET', KEYS[1] .. ':ended:' .. other, 'replaced ' .. id, 'PX', math.max(ARGV[10], for_ms))
+      end
+      redis.call('HSET', KEYS[1], 'at', arrived)
+    end
+    if turn == 1 then
+      local next_is = string.format('%.0f', ms + ARGV[9]) .. ' ' .. (mine and next_at or arrived) .. ' ' .. id
+      redis.call('HSET', KEYS[1], 'next', next_is)
+      if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[9]) then redis.call('PEXPIRE', KEYS[1], ARGV[9]) end
+    end
+    if turn < 2 then return {'held', owner, left, turn} end
   end
-  replaced(holder, left)
-elseif left > 0 and not queued then -- this delivery asks again, or another one of this very task
-  return owner == ARGV[1] and {'started', r[7], false} or {'held', owner, left, 0}
+  if next_id == id then redis.call('HDEL', KEYS[1], 'next') end
+  lapsed = left <= 0 and not queued and owner
+  fence = math.max((tonumber(r[3]) or 0) + 1, now)
 end
-local fence = string.format('%.0f', math.max((tonumber(r[7]) or 0) + 1, now))
-if word then redis.call('DEL', KEYS[2]) end
-if r[4] == id then redis.call('HDEL', KEYS[1], 'next', 'next_at', 'next_until') end
-redis.call('HSET', KEYS[1], 'v', '1', 'owner', ARGV[1], 'fence', fence, 'since', string.format('%.0f', ms),
-  'until', string.format('%.0f', ms + ARGV[2]), 'at', at, 'host', ARGV[10])
-keep_for(ARGV[3])
-return {'started', fence, left <= 0 and owner and not queued and owner}
+if mark then redis.call('DEL', KEYS[2]) end
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'fence', string.format('%.0f', fence),
+  'until', string.format('%.0f', ms + ARGV[2]), 'of', ARGV[4])
+if newest then redis.call('HSET', KEYS[1], 'at', arrived) end
+if not owner or redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+return lapsed and {'lapsed', string.format('%.0f', fence), lapsed} or fence

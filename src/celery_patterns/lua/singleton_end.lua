@@ -2,48 +2,45 @@
 -- KEYS[1] the lock, as in singleton_queue.lua
 -- KEYS[2] the marker of this task id
 -- ARGV    owner, fence ('' for whatever the task holds: this delivery's lease, or a place in the queue),
---         "free", or "queue" (which frees as well if the task has ended meanwhile),
---         ms: how long the end is remembered (0: not at all), or how long the task is queued,
---         grace_ms: how long this delivery may still be running
--- Returns {"ok"}, also when it was given up before; {"lost", owner} when another holds the lock.
-local r = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'until', 'next', 'next_at', 'next_until')
-local ms = math.floor(now_us() / 1000)
-local id = string.match(ARGV[1], '^(.*)/')
+--         remember_ms: how long the end is remembered (0: not at all), and if need be
+--         grace_ms: how long this delivery may still be running,
+--         queued_ms: how long the task is queued (it is free as well if the task has ended meanwhile)
+-- Returns 1, also when it was given up before; {"lost", owner} when another holds the lock.
+local r = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'next')
 local owner, any = r[1], ARGV[2] == ''
-local queued = owner == id .. '/'
-
-local function remember()
-  if ARGV[3] == 'free' and ARGV[4] ~= '0' then
-    redis.call('SET', KEYS[2], 'ended ' .. string.format('%.0f', ms), 'PX', ARGV[4])
+local remember = ARGV[3] ~= '0'
+if not (owner == ARGV[1] and r[2] == ARGV[2]) or r[3] or ARGV[4] then
+  local id = string.match(ARGV[1], '^(.*)/')
+  local queued = owner == id .. '/'
+  local ms = math.floor(now_us() / 1000)
+  local next_until, _, next_id = string.match(r[3] or '', '^(%d+) (%d+) (.*)$')
+  if any and next_id == id then
+    redis.call('HDEL', KEYS[1], 'next')
+    next_until = nil
   end
+  if not owner and any or queued and not any then return 1 end
+  if owner and not queued and not (owner == ARGV[1] and (any or r[2] == ARGV[2])) then
+    return redis.call('EXISTS', KEYS[2]) == 1 and 1 or {'lost', owner}
+  end
+  if owner and ARGV[5] and redis.call('EXISTS', KEYS[2]) == 0 then
+    redis.call('HSET', KEYS[1], 'owner', id .. '/', 'until', string.format('%.0f', ms + ARGV[5]))
+    if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[5]) then redis.call('PEXPIRE', KEYS[1], ARGV[5]) end
+    return 1
+  end
+  if remember then redis.call('SET', KEYS[2], 'ended', 'PX', ARGV[3]) end
+  local next_left = next_until and next_until - ms or 0
+  local grace = owner and not queued and math.min(redis.call('HGET', KEYS[1], 'until') - ms, ARGV[4] or 0) or 0
+  if grace > 0 then
+    redis.call('HSET', KEYS[1], 'until', string.format('%.0f', ms + grace))
+    redis.call('PEXPIRE', KEYS[1], math.max(grace, next_left))
+    return 1
+  elseif next_left > 0 then
+    redis.call('HSET', KEYS[1], 'owner', next_id .. '/', 'until', next_until)
+    redis.call('HDEL', KEYS[1], 'next')
+    return 1
+  end
+elseif remember then
+  redis.call('SET', KEYS[2], 'ended', 'PX', ARGV[3])
 end
-
-if any and r[4] == id then
-  redis.call('HDEL', KEYS[1], 'next', 'next_at', 'next_until')
-end
-if not owner then -- the server forgot it, or an operator released it
-  if not any then remember() end
-  return {'ok'}
-end
-if queued and not any then return {'ok'} end
-if not queued and (owner ~= ARGV[1] or not (any or r[2] == ARGV[2])) then
-  return redis.call('EXISTS', KEYS[2]) == 1 and {'ok'} or {'lost', owner}
-end
-if ARGV[3] == 'queue' and redis.call('EXISTS', KEYS[2]) == 0 then
-  redis.call('HSET', KEYS[1], 'owner', id .. '/', 'until', string.format('%.0f', ms + ARGV[4]))
-  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
-  return {'ok'}
-end
-remember()
-local next_left = r[4] and r[4] ~= id and r[6] - ms or 0
-local grace = not queued and math.min(r[3] - ms, ARGV[5]) or 0
-if grace > 0 then
-  redis.call('HSET', KEYS[1], 'until', string.format('%.0f', ms + grace))
-  redis.call('PEXPIRE', KEYS[1], math.max(grace, next_left))
-elseif next_left > 0 then
-  redis.call('HSET', KEYS[1], 'owner', r[4] .. '/', 'until', r[6], 'since', string.format('%.0f', ms))
-  redis.call('HDEL', KEYS[1], 'next', 'next_at', 'next_until')
-else
-  redis.call('DEL', KEYS[1])
-end
-return {'ok'}
+redis.call('DEL', KEYS[1])
+return 1

@@ -11,6 +11,7 @@ from celery_patterns import ConcurrencyLimit, Idempotency, PolicyError, Singleto
 from celery_patterns.core.seam import install
 from celery_patterns.core.store import Store
 from celery_patterns.errors import ConcurrencyLimitReached, StoreUnavailable, StoreVersionError
+from celery_patterns.policies.concurrency.places import Full, Places, limit_key
 from celery_patterns.testing import CapturedEvents, MovableClock
 from tests.ground.inline import InlineWorker, revoked
 from tests.policies.concurrency.conftest import Make
@@ -113,6 +114,19 @@ def test_a_waiter_that_is_gone_gives_up_its_place_in_the_line(
     clock.advance(6)
     work.run()
     assert runs == [("t", 2)]
+
+
+def test_a_waiter_that_looks_soon_does_not_cost_another_its_place(store: Store, clock: MovableClock) -> None:
+    """The line would be forgotten with the next look of the one who came last."""
+    key = limit_key(store, "shop.export", None)
+    places = Places(store=store, key=key, limit=1, lease=600, remember=600)
+    places.acquire("holder/1")
+    assert places.acquire("first/1", near=1, far=15) == Full(1, 0)
+    assert places.acquire("second/1", near=1, far=15) == Full(15, 1)
+    assert places.acquire("third/1", near=0.2, far=0.2) == Full(0.2, 2)
+    clock.advance(5.5)
+    assert places.acquire("first/2", near=1, far=1) == Full(1, 0)
+    assert places.acquire("fourth/1", near=1, far=1) == Full(1, 2)
 
 
 def test_waiters_ahead_look_more_often(make: Make, work: InlineWorker, store: Store) -> None:
@@ -346,10 +360,10 @@ def test_the_lease_of_a_singleton_is_what_the_body_sees(make: Make, work: Inline
 
 def test_a_limit_of_a_newer_version_is_refused(make: Make, work: InlineWorker, store: Store) -> None:
     """Old code would misread what new code has written."""
-    store.client.hset(LIMIT, mapping={"v": "2"})
+    store.client.set(LIMIT, "2 1 1")
     call = make(1).delay("t")
     work.run()
-    with pytest.raises(StoreVersionError, match="version 2"):
+    with pytest.raises(StoreVersionError, match="newer version"):
         call.get()
 
 

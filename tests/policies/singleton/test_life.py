@@ -611,9 +611,9 @@ def test_while_executing_calls_may_be_queued(
 
 def test_a_lock_of_a_newer_version_is_refused(make: Make, work: InlineWorker, store: Store) -> None:
     """Old code would misread what new code has written."""
-    store.client.hset(LOCK, mapping={"v": "2", "owner": "x/", "until": "1"})
+    store.client.hset(LOCK, mapping={"of": "2 x", "owner": "x/", "until": "1"})
     sync = make()
-    with pytest.raises(StoreVersionError, match="version 2"):
+    with pytest.raises(StoreVersionError, match="newer version"):
         sync.delay("a")
 
 

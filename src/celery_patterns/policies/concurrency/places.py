@@ -18,7 +18,9 @@ Someone in the line who does not look again when he said he would is out of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 from celery_patterns.core.lease import Lease, task_id_of
 from celery_patterns.core.script import Script
@@ -27,6 +29,9 @@ from celery_patterns.errors import StoreVersionError
 
 KIND = "concurrency_limit"
 
+VERSION = "1"
+"""Of what is stored; see the reference of the Redis keys."""
+
 LOOK_SLACK = 5.0
 """Seconds by which a look may be late: the way through the broker, and a queue that is not empty."""
 
@@ -34,7 +39,7 @@ _acquire = Script("concurrency_acquire")
 _release = Script("concurrency_release")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Started:
     """A place is this delivery's. ``lapsed`` names a delivery that vanished from one, if one did."""
 
@@ -68,7 +73,7 @@ class Full:
 Answer = Started | Copy | Ended | Full
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Places:
     """The places under one limit, as one policy sees them. All durations in seconds.
 
@@ -87,6 +92,15 @@ class Places:
     lease: float
     remember: float
     host: str = ""
+    _terms: tuple[int, int, int, str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._terms = _ms(self.lease), _ms(self.keep), self.limit, self.host
+
+    @property
+    def keep(self) -> float:
+        """How long a place is on record after its last renewal."""
+        return self.lease * 2
 
     def acquire(
         self, owner: str, *, again: bool = False, waited: float = 0.0, near: float = 0.0, far: float = 0.0
@@ -104,51 +118,48 @@ class Places:
             StoreUnavailable: Nobody knows.
             StoreVersionError: A newer version of the library wrote the limit.
         """
-        word, *what = _acquire(
-            self.store,
-            self._keys(owner),
-            [
-                owner,
-                _ms(self.lease),
-                _ms(self.keep),
-                self.limit,
-                int(again),
-                _ms(waited),
-                _ms(near),
-                _ms(far),
-                _ms(LOOK_SLACK),
-                self.host,
-            ],
-        )
+        args: tuple[str | int, ...] = (owner, *self._terms)
+        if again or near:
+            args += ("again" if again else "",)
+        if near:
+            args += (_ms(waited), _ms(near), _ms(far), _ms(LOOK_SLACK))
+        answer = _acquire(self.store, self._keys(owner), args)
+        return Started(answer, None) if type(answer) is int else self._understood(*answer)
+
+    def _understood(self, word: bytes, first: Any, *rest: Any) -> Answer:
         match word:
-            case b"started":
-                return Started(int(what[0]), what[1].decode() if what[1] else None)
-            case b"copy":
-                return Copy(what[0].decode(), what[1] / 1000)
-            case b"ended":
-                return Ended(what[0] / 1000)
             case b"full":
-                return Full(what[0] / 1000, what[1])
-        raise StoreVersionError(f"{self.key} has version {what[0].decode()}; this library reads version 1")
+                return Full(first / 1000, rest[0])
+            case b"copy":
+                return Copy(first.decode(), rest[0] / 1000)
+            case b"lapsed":
+                return Started(int(first), rest[0].decode())
+            case b"ended":
+                return Ended(max(0.0, self.remember - first / 1000))
+        raise StoreVersionError(
+            f"{self.key} was written by a newer version of celery-patterns: {first!r} (this reads {VERSION})"
+        )
 
     def release(self, owner: str, fence: int | None, *, ended: bool, grace: float = 0.0) -> bool:
-        """Give the place up, and that in the line; whether it was still this delivery's.
+        """Give the place up; whether it was still this delivery's.
 
         Args:
             owner: The delivery.
-            fence: Of its lease; ``None`` for whatever it holds.
+            fence: Of its lease; ``None`` for whatever it has, also in the line.
             ended: Whether to remember that the task ended.
             grace: For how many seconds the delivery may still be running.
 
         Raises:
             StoreUnavailable: Asking again is safe.
         """
-        answer = _release(
-            self.store,
-            self._keys(owner),
-            [owner, "" if fence is None else fence, _ms(self.remember) if ended else 0, _ms(grace)],
+        args: tuple[str | int, ...] = (
+            owner,
+            "" if fence is None else fence,
+            _ms(self.remember) if ended else 0,
         )
-        return bool(answer[0] == b"ok")
+        if grace:
+            args += (_ms(grace),)
+        return bool(_release(self.store, self._keys(owner), args))
 
     def lease_of(self, owner: str, fence: int) -> Lease:
         """The lease of a place."""
@@ -162,19 +173,17 @@ class Places:
             among=f"{self.key}:held",
         )
 
-    @property
-    def keep(self) -> float:
-        """How long a place is on record after its last renewal."""
-        return self.lease * 2
-
-    def _keys(self, owner: str) -> list[str]:
+    def _keys(self, owner: str) -> tuple[str, str, str]:
         task_id = task_id_of(owner)
-        return [self.key, f"{self.key}:held:{task_id}", f"{self.key}:ended:{task_id}"]
+        return self.key, f"{self.key}:held:{task_id}", f"{self.key}:ended:{task_id}"
 
 
 def limit_key(store: Store, name: str, key: str | None) -> str:
     """The key in Redis of the limit ``name``, or of its part for ``key``."""
-    return store.key(KIND, tag(name)) if key is None else store.key(KIND, tag(name), key)
+    return store.key(KIND, _tag(name)) if key is None else store.key(KIND, _tag(name), key)
+
+
+_tag = cache(tag)
 
 
 def _ms(seconds: float) -> int:

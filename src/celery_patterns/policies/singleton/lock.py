@@ -22,7 +22,9 @@ Beside the lock stand markers, one for each task id that is through with it: it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 from celery_patterns.core.lease import lapse, task_id_of
 from celery_patterns.core.script import Script
@@ -30,6 +32,12 @@ from celery_patterns.core.store import Store, tag
 from celery_patterns.errors import StoreVersionError
 
 KIND = "singleton"
+
+VERSION = "1"
+"""Of what is stored; see the reference of the Redis keys."""
+
+WAITING = frozenset({"defer", "replace", "keep_latest"})
+"""The choices for a conflict by which one call waits for its own turn."""
 
 _queue = Script("singleton_queue")
 _begin = Script("singleton_begin")
@@ -47,7 +55,7 @@ class Queued:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Started:
     """The lock is this delivery's. ``lapsed`` names the delivery that vanished before it, if one did."""
 
@@ -95,7 +103,7 @@ class Moved:
 Beginning = Started | Held | Ended | Replaced | Over | Moved
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Lock:
     """One key's lock, as one policy sees it. All durations in seconds.
 
@@ -114,6 +122,12 @@ class Lock:
     lease: float
     remember: float
     host: str = ""
+    _terms: tuple[int, int, str] = field(init=False, repr=False)
+    _remember_ms: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._remember_ms = _ms(self.remember)
+        self._terms = _ms(self.lease), _ms(self.keep), f"{VERSION} {self.host}"
 
     @property
     def keep(self) -> float:
@@ -127,15 +141,17 @@ class Lock:
             StoreUnavailable: Nobody knows who has it.
             StoreVersionError: A newer version of the library wrote it.
         """
-        word, what, *rest = _queue(
+        answer = _queue(
             self.store,
-            [self.key, self._marker(task_id)],
-            [task_id, _ms(queued), self.on_conflict, _ms(self.remember), self.host],
+            (self.key, self._marker(task_id)),
+            (task_id, _ms(queued), self.on_conflict, self._terms[2], self._remember_ms),
         )
-        if word == b"queued":
-            return Queued(int(what))
-        self._check_version(word, what)
-        return Held(what.decode(), rest[0] / 1000)
+        if isinstance(answer, int):
+            return Queued(answer)
+        word, what, *left = answer
+        if word == b"version":
+            raise self._newer(what)
+        return Held(what.decode(), left[0] / 1000)
 
     def begin(
         self,
@@ -161,35 +177,32 @@ class Lock:
             StoreUnavailable: Nobody knows who has it.
             StoreVersionError: A newer version of the library wrote it.
         """
-        task_id = task_id_of(owner)
-        answer = _begin(
-            self.store,
-            [self.key, self._marker(task_id), self._marker(follows or task_id)],
-            [
-                owner,
-                _ms(self.lease),
-                _ms(self.keep),
-                self.on_conflict,
-                int(again),
-                "" if at is None else at,
-                _ms(waited),
-                _ms(turn),
-                _ms(self.remember),
-                self.host,
-            ],
-        )
-        word, *what = answer
+        keys: tuple[str, ...] = (self.key, f"{self.key}:ended:{task_id_of(owner)}")
+        args: tuple[str | int, ...] = (owner, *self._terms)
+        if follows is not None:
+            keys += (self._marker(follows),)
+        if again or self.on_conflict in WAITING:
+            args += ("again" if again else "",)
+        if self.on_conflict in WAITING:
+            args += (self.on_conflict, at or "", _ms(waited), _ms(turn), self._remember_ms)
+        answer = _begin(self.store, keys, args)
+        return Started(answer, None) if type(answer) is int else self._understood(*answer)
+
+    def _understood(self, word: bytes, first: Any, *rest: Any) -> Beginning:
         match word:
-            case b"started":
-                return Started(int(what[0]), what[1].decode() if what[1] else None)
+            case b"lapsed":
+                return Started(int(first), rest[0].decode())
             case b"held":
-                return Held(what[0].decode(), what[1] / 1000, bool(what[2]))
+                return Held(first.decode(), rest[0] / 1000, bool(rest[1]))
             case b"ended":
-                return Ended(what[0] / 1000)
+                return Ended(max(0.0, self.remember - first / 1000))
             case b"over":
-                return Over(what[0] / 1000)
-        self._check_version(word, what[0])
-        return (Replaced if word == b"replaced" else Moved)(what[0].decode())
+                return Over(max(0.0, self.remember - first / 1000))
+            case b"replaced":
+                return Replaced(first.decode())
+            case b"moved":
+                return Moved(first.decode())
+        raise self._newer(first)
 
     def release(self, owner: str, fence: int | None, *, ended: bool, grace: float = 0.0) -> str | None:
         """Give it up; returns the owner that has taken it over, if one has.
@@ -203,7 +216,8 @@ class Lock:
         Raises:
             StoreUnavailable: Asking again is safe.
         """
-        return self._end(owner, fence, "free", self.remember if ended else 0.0, grace)
+        remember = self._remember_ms if ended else 0
+        return self._end(owner, fence, (remember, _ms(grace)) if grace else (remember,))
 
     def hand_back(self, owner: str, fence: int | None, queued: float) -> str | None:
         """Give it from a delivery back to its task, which comes again within ``queued``.
@@ -211,7 +225,7 @@ class Lock:
         Raises:
             StoreUnavailable: Asking again is safe.
         """
-        return self._end(owner, fence, "queue", queued, 0.0)
+        return self._end(owner, fence, (0, 0, _ms(queued)))
 
     def lapse(self, owner: str, grace: float) -> None:
         """End the lease of a delivery whose process is gone, ``grace`` seconds from now at the latest.
@@ -221,27 +235,30 @@ class Lock:
         """
         lapse(self.store, self.key, owner, grace)
 
-    def _end(self, owner: str, fence: int | None, how: str, lasting: float, grace: float) -> str | None:
+    def _end(self, owner: str, fence: int | None, times: tuple[int, ...]) -> str | None:
         answer = _end(
             self.store,
-            [self.key, self._marker(task_id_of(owner))],
-            [owner, "" if fence is None else fence, how, _ms(lasting), _ms(grace)],
+            (self.key, f"{self.key}:ended:{task_id_of(owner)}"),
+            (owner, "" if fence is None else fence, *times),
         )
-        return answer[1].decode() if answer[0] == b"lost" else None
+        return None if answer == 1 else answer[1].decode()
 
     def _marker(self, task_id: str) -> str:
         return f"{self.key}:ended:{task_id}"
 
-    def _check_version(self, word: bytes, version: bytes) -> None:
-        if word == b"version":
-            raise StoreVersionError(
-                f"{self.key} has version {version.decode()}; this library reads version 1"
-            )
+    def _newer(self, version: bytes) -> StoreVersionError:
+        return StoreVersionError(
+            f"{self.key} was written by a newer version of celery-patterns: {version!r} "
+            f"(this reads {VERSION})"
+        )
 
 
-def lock_key(store: Store, name: str, key: str, kind: str = KIND) -> str:
+def lock_key(store: Store, name: str, key: str) -> str:
     """The key in Redis of the lock for ``key`` under ``name``."""
-    return store.key(kind, tag(name), key)
+    return store.key(KIND, _tag(name), key)
+
+
+_tag = cache(tag)
 
 
 def _ms(seconds: float) -> int:
