@@ -1,6 +1,7 @@
 """Changing limits at run time, and looking at them."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import Celery
@@ -116,6 +117,16 @@ def test_a_penalty_closes_all_keys_or_one(app: Celery, store: Store) -> None:
     assert wait(app, api, {"tenant": "b"}) == 0
     penalize("api", 60, app=app)
     assert wait(app, api, {"tenant": "b"}) == pytest.approx(60, abs=1)
+
+
+@pytest.mark.parametrize("value", [7, "7", 1.5, [1, "a"], {"b": 1, "a": 2}, UUID(int=7), ("eu", UUID(int=9))])
+def test_a_penalty_finds_the_key_of_any_value(app: Celery, store: Store, value: Any) -> None:
+    """A penalty would close a bucket that no call falls under."""
+    names = ("region", "account") if isinstance(value, tuple) else "tenant"
+    arguments = dict(zip(names, value, strict=True)) if isinstance(value, tuple) else {"tenant": value}
+    keyed = TokenBucket("100/s", key=names, name="keyed")
+    penalize("keyed", 30, key=value, app=app)
+    assert wait(app, keyed, arguments) == pytest.approx(30, abs=1)
 
 
 def test_a_penalty_is_never_shortened(app: Celery, manager: RateLimitManager) -> None:

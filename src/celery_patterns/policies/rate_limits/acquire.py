@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from celery import current_app
 
-from celery_patterns.core.keys import KeyMaker, KeySpec
 from celery_patterns.core.store import store_of
 from celery_patterns.errors import PolicyError, RateLimitExceeded, StoreUnavailable
 from celery_patterns.policies.rate_limits.buckets import LONGEST_PAUSE, Granted
-from celery_patterns.policies.rate_limits.look import Look
+from celery_patterns.policies.rate_limits.look import Look, look_outside
 from celery_patterns.policies.rate_limits.start import take
 
 if TYPE_CHECKING:
@@ -101,12 +98,4 @@ def acquire(
 def _look(limit: Limits, arguments: Mapping[str, Any], app: Celery) -> Look:
     if any(one.name is None for one in limit.limits):
         raise PolicyError(f"{limit!r}: a limit outside of a task needs a name")
-    maker = partial(_maker, tuple(arguments), app.conf.task_serializer)
-    return Look(_WHO, lambda: arguments, maker, serialised=False)
-
-
-@lru_cache(maxsize=1024)
-def _maker(names: tuple[str, ...], serializer: str, spec: KeySpec) -> KeyMaker:
-    """A maker of keys for arguments of these names."""
-    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
-    return KeyMaker(spec, _WHO, inspect.Signature(parameters), serializer)
+    return look_outside(_WHO, arguments, app)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
+
+from celery_patterns.core.keys import KeyMaker, KeySpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from celery_patterns.core.keys import KeyMaker, KeySpec
+    from celery import Celery
+
     from celery_patterns.core.policy import Call
 
 
@@ -48,3 +53,15 @@ def look_at(call: Call) -> Look:
         maker=lambda spec: call.seam.keys(spec, serializer),
         serialised=call.is_serialised,
     )
+
+
+def look_outside(who: str, arguments: Mapping[str, Any], app: Celery) -> Look:
+    """A look at arguments that are not those of a task, as if one had been called with them."""
+    maker = partial(_maker, who, tuple(arguments), app.conf.task_serializer)
+    return Look(who, lambda: arguments, maker, serialised=False)
+
+
+@lru_cache(maxsize=1024)
+def _maker(who: str, names: tuple[str, ...], serializer: str, spec: KeySpec) -> KeyMaker:
+    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    return KeyMaker(spec, who, inspect.Signature(parameters), serializer)

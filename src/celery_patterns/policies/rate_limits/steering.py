@@ -14,12 +14,12 @@ from urllib.parse import unquote
 
 from celery import current_app
 
-from celery_patterns.core.canonical import canonical_text, shorten
 from celery_patterns.core.durations import Seconds, seconds
 from celery_patterns.core.script import Script
 from celery_patterns.core.store import Store, store_of, tag
 from celery_patterns.errors import PolicyError
 from celery_patterns.policies.rate_limits.buckets import Bucket, buckets_in_use, close, steering_key
+from celery_patterns.policies.rate_limits.look import look_outside
 from celery_patterns.policies.rate_limits.rate import Rate
 
 if TYPE_CHECKING:
@@ -165,22 +165,25 @@ def penalize(name: str, duration: Seconds, *, key: Any = None, app: Celery | Non
     Raises:
         StoreUnavailable: The store is out of reach.
     """
-    store = store_of(current_app if app is None else app)
-    length = seconds("duration", duration, least=0)
+    the_app = current_app if app is None else app
+    length = max(1e-6, seconds("duration", duration, least=0))
     if key is None:
-        close_name(store, name, length)
+        close_name(store_of(the_app), name, length)
     else:
-        close(store, [Bucket(name, key_text(key))], length)
+        close(store_of(the_app), [Bucket(name, _key_text(key, the_app))], length)
 
 
-def key_text(key: Any) -> str:
+def _key_text(key: Any, app: Celery) -> str:
     """The text of a key's value, as a call with this value has it."""
-    return shorten(canonical_text(list(key) if isinstance(key, tuple) else key))
+    parts = key if isinstance(key, tuple) else (key,)
+    arguments = {f"part{number}": part for number, part in enumerate(parts)}
+    look = look_outside("penalize()", arguments, app)
+    return look.key(tuple(arguments) if isinstance(key, tuple) else "part0")
 
 
 def close_name(store: Store, name: str, duration: float) -> None:
     """Let nobody pass any bucket of a limit for so many seconds."""
-    _steer_name(store, name, closed_us=max(1, round(duration * 1e6)))
+    _steer_name(store, name, closed_us=round(duration * 1e6))
 
 
 def _steer_name(store: Store, name: str, **changes: int) -> str:
