@@ -12,7 +12,6 @@ from celery_patterns.core.store import Store
 from celery_patterns.testing import MovableClock
 from tests.ground.servers import ValkeyCluster, ValkeyServer
 
-SHARED = {"dead_letter_index"}
 NAMES = sorted(one.name.removesuffix(".lua") for one in files("celery_patterns").joinpath("lua").iterdir())
 lapse = Script("lease_lapse")
 
@@ -77,8 +76,6 @@ def test_every_script_is_accepted_by_the_server(name: str, valkey: ValkeyServer)
 def test_every_script_opens_with_its_contract_and_stays_portable(name: str) -> None:
     """Whoever calls it would have to guess; or a supported server would lack what it uses."""
     body = Script(name).body
-    if name in SHARED:
-        return  # functions for other scripts: no operation of its own
     contract = re.match(r"(?:--.*\n)+", body)
     assert contract
     assert all(word in contract[0] for word in ("KEYS[1]", "ARGV", "Returns"))

@@ -1,4 +1,5 @@
 -- What all scripts about dead letters share; KEYS[1] is the root of their keys, which share its hash tag.
+-- ARGV    belongs to the script that follows, which also says what it Returns
 --   <root>:entry:<id>              the entry, a hash; with :history, a list of [ms, what, words]
 --   <root>:in:<state>              ids in that state by the time of their last death (us)
 --   <root>:in:<state>:<cause>      the same, of one cause
