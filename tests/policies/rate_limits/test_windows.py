@@ -56,6 +56,7 @@ def test_no_window_ever_sees_more_than_the_limit(
     hammers[2].resume()
     wait_for(lambda: len(starts(hammers[0])) > 300, timeout=20)
     server.kill()
+    wait_for(lambda: any("away" in line for one in hammers for line in lines(one)), timeout=20)
     server.start()
     for one in hammers:
         wait_for(lambda one=one: not one.running, timeout=SECONDS + 30)
@@ -74,7 +75,6 @@ def test_no_window_ever_sees_more_than_the_limit(
     p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
     logger.info("%s starts, late by p50 %.6f s, p99 %.6f s, at most %.6f s", len(late), p50, p99, late[-1])
     assert late[-1] < 1.5, "a stale grant was used"
-    assert any("away" in line for one in hammers for line in lines(one)), "nobody noticed the restart"
 
 
 def lines(one: Process) -> list[dict[str, Any]]:
