@@ -6,6 +6,7 @@ import click
 
 from celery_patterns.cli.idempotency import idempotency
 from celery_patterns.cli.limits import limits
+from celery_patterns.cli.locks import locks
 from celery_patterns.cli.routes import routes
 
 
@@ -18,3 +19,4 @@ patterns.add_command(idempotency)
 patterns.add_command(limits)
 patterns.add_command(routes)
 patterns.add_command(limits)
+patterns.add_command(locks)

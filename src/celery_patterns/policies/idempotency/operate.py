@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery_patterns.core.canonical import canonical_text, shorten
+from celery_patterns.core.holders import spellings
 from celery_patterns.core.lease import task_id_of
 from celery_patterns.core.store import store_of
 from celery_patterns.policies.idempotency.record import KIND
@@ -54,7 +54,7 @@ def find(app: Any, key: str) -> Snapshot | None:
     """
     store = store_of(app)
     with store.reporting():
-        for candidate in _spellings(key):
+        for candidate in spellings(key):
             redis_key = f"{store.prefix}:{KIND}:{{{candidate}}}"
             fields = store.client.hgetall(redis_key)
             if fields:
@@ -74,8 +74,3 @@ def forget(app: Any, key: str) -> bool:
     store = store_of(app)
     with store.reporting():
         return bool(store.client.delete(f"{store.prefix}:{KIND}:{{{found.key}}}"))
-
-
-def _spellings(key: str) -> list[str]:
-    name, _, text = key.partition(":")
-    return [key, f"{name}:{shorten(canonical_text(text))}"]
