@@ -189,7 +189,8 @@ def run(command: list[str], folder: Path) -> str:
 def environment() -> dict[str, str]:
     """As after activating the environment that runs the tests; modules of the page can be imported."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": ".", "PYTHONUNBUFFERED": "1"}
+    modules = os.pathsep.join([".", *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PATH": path, "PYTHONPATH": modules, "PYTHONUNBUFFERED": "1"}
 
 
 def assert_printed(expected: list[str], output: str) -> None:

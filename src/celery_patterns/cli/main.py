@@ -16,7 +16,6 @@ def patterns() -> None:
 
 
 patterns.add_command(idempotency)
-patterns.add_command(limits)
 patterns.add_command(routes)
 patterns.add_command(limits)
 patterns.add_command(locks)

@@ -172,3 +172,6 @@ def _no_overlap(
 
 singleton = as_decorator(Singleton)
 without_overlapping = as_decorator(_no_overlap)
+without_overlapping.__doc__ = (
+    "Put Singleton(scope='while_executing', on_conflict='skip') around a task: write it above ``@app.task``."
+)
