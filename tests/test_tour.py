@@ -42,7 +42,7 @@ def finish(tour: subprocess.Popen[str]) -> str:
 
 
 def figures(output: str, job: str) -> list[str]:
-    """A job's row of the table: sent, done, done twice, lost, replayed, deferred, caught, kills, seconds."""
+    """A job's row: sent, done, done twice, lost, replayed, deferred, caught, 429, kills, seconds."""
     (row,) = [line.split()[1:] for line in output.splitlines() if line.split()[:1] == [job]]
     return row
 
@@ -66,9 +66,9 @@ def test_nothing_is_lost_and_nothing_done_twice_under_sigkill(tmp_path: Path) ->
 
     assert tour.returncode == 0, output
     for job, keys in (("index", MODULES), ("charge", ORDERS)):
-        sent, done, twice, lost, replayed, _, caught, kills, _ = figures(output, job)
+        sent, done, twice, lost, replayed, _, caught, refused, kills, _ = figures(output, job)
         assert int(sent) >= 2 * keys
-        assert (done, twice, lost) == (str(keys), "0", "0")
+        assert (done, twice, lost, refused) == (str(keys), "0", "0", "0")
         assert int(replayed) >= int(sent) - keys
         assert int(caught) <= int(kills)
         assert int(kills) > 0, "the job ended before anybody was killed"
@@ -107,7 +107,13 @@ def test_an_interrupted_tour_leaves_nothing_behind(tmp_path: Path, end: signal.S
 
 
 def counted(
-    folder: Path, *, effects: list[tuple[str, int]], told: list[str | None], caught: int = 0, kills: int = 0
+    folder: Path,
+    *,
+    effects: list[tuple[str, int]],
+    told: list[str | None],
+    caught: int = 0,
+    refused: int = 0,
+    kills: int = 0,
 ) -> Outcome:
     """What the tour counts when `a` is sent twice and `b` once, and both should have the effect 1."""
     job = Job(
@@ -117,6 +123,7 @@ def counted(
         expected={"a": 1, "b": 1},
         effects=lambda: effects,
         caught=lambda: caught,
+        refused=lambda: refused,
     )
     results = {
         str(number): {"status": SUCCESS if answer else FAILURE, "result": answer}
@@ -136,6 +143,7 @@ def counted(
         ({"told": ["x", "x"]}, {"lost": 1}),
         ({"told": ["x", "z", "y"]}, {"differing": 1}),
         ({"caught": 3, "kills": 2}, {"twice": 1}),
+        ({"refused": 1}, {"refused": 1}),
     ],
 )
 def test_the_tour_notices_what_goes_wrong(tmp_path: Path, bad: dict, figures: dict) -> None:

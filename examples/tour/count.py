@@ -36,6 +36,8 @@ class Outcome:
     """Keys of which two copies got different results."""
     caught: int
     """Repeated requests that the callee recognised."""
+    refused: int
+    """Requests that the callee refused because there were too many."""
     replayed: int
     deferred: int
     kills: int
@@ -43,8 +45,8 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether each key was done once and rightly, and all its copies were told the same."""
-        return not (self.twice or self.lost or self.wrong or self.differing)
+        """Whether each key was done once and rightly, its copies were told the same, and nobody got a 429."""
+        return not (self.twice or self.lost or self.wrong or self.differing or self.refused)
 
 
 def count(
@@ -75,6 +77,7 @@ def count(
         wrong=len(wrong),
         differing=sum(_differ(answers) for answers in told.values()),
         caught=caught,
+        refused=job.refused(),
         replayed=happened["replayed"],
         deferred=happened["deferred"],
         kills=kills,

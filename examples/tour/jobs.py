@@ -27,6 +27,8 @@ class Job:
     """Reads every effect that exists: its key, and what it is."""
     caught: Callable[[], int]
     """Reads how many repeated requests the callee has recognised and made no second effect of."""
+    refused: Callable[[], int] = int
+    """Reads how many requests the callee has refused because there were too many; none, unless it can."""
 
 
 def index(tasks: ModuleType, folder: Path, *, limit: int | None, fenced: bool) -> Job:
@@ -48,9 +50,10 @@ def charges(tasks: ModuleType, folder: Path, *, limit: int | None) -> Job:
     orders = dict(list(payments.orders().items())[:limit])
     return Job(
         task=tasks.charge,
-        claim="The ledger holds one charge for each order, and its amount is right.",
+        claim="The ledger holds one charge for each order, its amount is right, and nobody got a 429.",
         calls={order_id: (order_id, amount) for order_id, amount in orders.items()},
         expected=orders,
         effects=lambda: [(made["order"], made["amount"]) for made in entries(folder / "ledger.jsonl")],
         caught=lambda: len(entries(folder / "known.jsonl")),
+        refused=lambda: len(entries(folder / "refused.jsonl")),
     )

@@ -3,7 +3,9 @@
 import csv
 import json
 import random
+from http import HTTPStatus
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 ORDERS = Path(__file__).with_name("orders.csv")
@@ -15,14 +17,35 @@ def orders() -> dict[str, int]:
         return {row["order_id"]: int(row["amount_cents"]) for row in csv.DictReader(file)}
 
 
+class TooManyRequests(Exception):
+    """The service takes no more for now.
+
+    Args:
+        retry_after: What it says in its header of that name.
+    """
+
+    def __init__(self, retry_after: str) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+
 def charge(service: str, order_id: str, amount: int, *, key: str | None = None) -> str:
-    """Ask the service for a charge and return the charge's own number."""
+    """Ask the service for a charge and return the charge's own number.
+
+    Raises:
+        TooManyRequests: The service takes no more for now.
+    """
     headers = {"Content-Type": "application/json"}
     if key is not None:
         headers["Idempotency-Key"] = key
     body = json.dumps({"order_id": order_id, "amount_cents": amount}).encode()
-    with urlopen(Request(f"{service}/charges", body, headers), timeout=30) as response:
-        return str(json.load(response)["charge_id"])
+    try:
+        with urlopen(Request(f"{service}/charges", body, headers), timeout=30) as response:
+            return str(json.load(response)["charge_id"])
+    except HTTPError as error:
+        if error.code == HTTPStatus.TOO_MANY_REQUESTS:
+            raise TooManyRequests(error.headers["Retry-After"]) from error
+        raise
 
 
 def make_orders(count: int = 300) -> None:

@@ -15,7 +15,13 @@ def index(module: str, path: str) -> stdlib.Survey:
     return survey
 
 
-@app.task(name="charge", acks_late=True, reject_on_worker_lost=True)
+@app.task(
+    name="charge",
+    acks_late=True,
+    reject_on_worker_lost=True,
+    autoretry_for=(payments.TooManyRequests,),
+    retry_backoff=True,
+)
 def charge(order_id: str, amount: int) -> str:
     """Charge one order."""
     return payments.charge(SERVICE_URL, order_id, amount)

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from examples.tour.count import Outcome
 
-FIGURES = ("sent", "done", "done\ntwice", "lost", "replayed", "deferred", "caught", "kills", "seconds")
+FIGURES = ("sent", "done", "done\ntwice", "lost", "replayed", "deferred", "caught", "429", "kills", "seconds")
 
 
 def progress(console: Console, *, quiet: bool) -> Progress:
@@ -40,7 +40,8 @@ def _table(outcomes: list[Outcome], *, patterns: bool) -> Table:
     for outcome in outcomes:
         counted = [outcome.sent, outcome.done, outcome.twice, outcome.lost]
         told = [outcome.replayed, outcome.deferred, outcome.caught] if patterns else ["-"] * 3
-        table.add_row(outcome.job, *map(str, [*counted, *told, outcome.kills]), f"{outcome.seconds:.1f}")
+        more = [outcome.refused, outcome.kills]
+        table.add_row(outcome.job, *map(str, [*counted, *told, *more]), f"{outcome.seconds:.1f}")
     return table
 
 
@@ -50,6 +51,7 @@ def _verdict(outcome: Outcome) -> str:
         "lost": outcome.lost,
         "with a wrong effect": outcome.wrong,
         "with copies that got different results": outcome.differing,
+        "requests too many": outcome.refused,
     }
     found = ", ".join(f"{calls} {problem}" for problem, calls in problems.items() if calls)
     line = f"[red]NO[/]  {outcome.job}, {outcome.keys} calls: {found}."
@@ -65,5 +67,5 @@ def _verdict(outcome: Outcome) -> str:
 def _demonstration(outcome: Outcome) -> str:
     return (
         f"[red]NO[/]  {outcome.job}, {outcome.keys} calls: {outcome.effects} effects, "
-        f"{outcome.twice} done twice or more, {outcome.lost} lost."
+        f"{outcome.twice} done twice or more, {outcome.lost} lost, {outcome.refused} refused with 429."
     )

@@ -1,20 +1,42 @@
 """A payments service, as its customers see one: a process of its own, reached over HTTP.
 
 It writes each charge that it makes to a ledger, and honours the header `Idempotency-Key` as payment APIs do:
-a request with a key that it knows is answered with the first charge and charges nothing. It knows nothing
-else about its callers, and does not notice when one of them dies in the middle of a request.
+a request with a key that it knows is answered with the first charge and charges nothing. It takes so many
+requests in any second and answers the others with 429 and `Retry-After`, as payment APIs do, too. It knows
+nothing else about its callers, and does not notice when one of them dies in the middle of a request.
 """
 
 import json
 import sys
 import threading
 import time
+from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from examples.tour.files import append
 
 BANK_SECONDS = 0.05
+REQUESTS_A_SECOND = 60
+
+
+class Limit:
+    """Takes so many requests in any second, wherever the second begins."""
+
+    def __init__(self, refused: Path) -> None:
+        self._refused = refused
+        self._lock = threading.Lock()
+        self._taken: deque[float] = deque(maxlen=REQUESTS_A_SECOND)
+
+    def admits(self) -> bool:
+        """Take a request, or write down that it was refused."""
+        with self._lock:
+            now = time.monotonic()
+            if len(self._taken) == REQUESTS_A_SECOND and now - self._taken[0] < 1:
+                append(self._refused, at=now)
+                return False
+            self._taken.append(now)
+            return True
 
 
 class Charges:
@@ -46,9 +68,16 @@ class Handler(BaseHTTPRequestHandler):
     """POST /charges, and nothing else."""
 
     charges: Charges
+    limit: Limit
 
     def do_POST(self) -> None:
         """Make a charge."""
+        if not self.limit.admits():
+            self.send_response(429)
+            self.send_header("Retry-After", "1")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         key = self.headers["Idempotency-Key"]
         charge_id = self.charges.make(asked["order_id"], asked["amount_cents"], key)
@@ -75,6 +104,7 @@ class Server(ThreadingHTTPServer):
 def main(folder: Path) -> None:
     """Serve until told to stop; the first line of output is the address."""
     Handler.charges = Charges(folder / "ledger.jsonl", folder / "known.jsonl")
+    Handler.limit = Limit(folder / "refused.jsonl")
     server = Server(("127.0.0.1", 0), Handler)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()

@@ -2,7 +2,15 @@
 
 from celery import Task
 
-from celery_patterns import Event, Idempotency, IdempotentTask, subscribe
+from celery_patterns import (
+    Event,
+    Idempotency,
+    IdempotentTask,
+    Throttled,
+    TokenBucket,
+    TokenBucketTask,
+    subscribe,
+)
 from examples.tour import payments, stdlib
 from examples.tour.app import FOLDER, SERVICE_URL, create_app
 from examples.tour.files import append
@@ -25,14 +33,29 @@ def index(self: Task, module: str, path: str) -> stdlib.Survey:
     return survey
 
 
-@app.task(name="charge", base=IdempotentTask, idempotency=Idempotency(key="order_id", lease=LEASE))
+class PaymentTask(IdempotentTask, TokenBucketTask):
+    """What calls the payments service: each order once, and never more calls than the service takes.
+
+    It takes 60 requests in any second; a call that was let in may arrive a moment late, so stay below that.
+    """
+
+    abstract = True
+    idempotency = Idempotency(key="order_id", lease=LEASE)
+    token_bucket = TokenBucket("45/s", burst=5, name="payments")
+
+
+@app.task(name="charge", base=PaymentTask)
 def charge(order_id: str, amount: int) -> str:
     """Charge one order.
 
     An attempt may be killed after the service charged and before anybody here could write that down. Only
-    the service can tell then, so it gets the same key.
+    the service can tell then, so it gets the same key. Should it say 429, it is left alone by everybody
+    for as long as it asks for; the tour shows that it never has to.
     """
-    return payments.charge(SERVICE_URL, order_id, amount, key=order_id)
+    try:
+        return payments.charge(SERVICE_URL, order_id, amount, key=order_id)
+    except payments.TooManyRequests as error:
+        raise Throttled(error.retry_after) from error
 
 
 @subscribe
