@@ -4,6 +4,8 @@ What the processes wrote down themselves, outside Redis, decides: every effect, 
 link, every stored result, every kill.
 """
 
+from __future__ import annotations
+
 import os
 import random
 import threading
