@@ -4,8 +4,6 @@ What the processes wrote down themselves, outside Redis, decides: every effect, 
 link, every stored result, every kill.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import threading
@@ -78,7 +76,7 @@ def test_at_most_one_recorded_run_and_nothing_lost(
     check_dispatches(stage, set(killer.killed))
 
 
-def publish(orders: ModuleType, chance: random.Random) -> list[tuple[str, AsyncResult[Any]]]:
+def publish(orders: ModuleType, chance: random.Random) -> "list[tuple[str, AsyncResult[Any]]]":
     """Each order three or four times: as a call with a link, in a chain, and one message delivered twice."""
     wanted = [f"order-{n}" for n in range(CALLS // 4)] * 4
     chance.shuffle(wanted)
