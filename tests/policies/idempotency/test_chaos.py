@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from celery import chain, chord
-from celery.result import AsyncResult
 
 from tests.ground.stage import Stage
 from tests.ground.workers import Worker
@@ -76,7 +75,7 @@ def test_at_most_one_recorded_run_and_nothing_lost(
     check_dispatches(stage, set(killer.killed))
 
 
-def publish(orders: ModuleType, chance: random.Random) -> "list[tuple[str, AsyncResult[Any]]]":
+def publish(orders: ModuleType, chance: random.Random) -> list[tuple[str, Any]]:
     """Each order three or four times: as a call with a link, in a chain, and one message delivered twice."""
     wanted = [f"order-{n}" for n in range(CALLS // 4)] * 4
     chance.shuffle(wanted)
