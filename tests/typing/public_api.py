@@ -28,12 +28,19 @@ from celery_patterns import (
     Policy,
     PolicyError,
     PolicyTask,
+    Rate,
+    RateLimitManager,
+    RateLimits,
     RetryableTask,
     RetryBudget,
     RetryPolicy,
     Rule,
     TaskPriority,
     TaskRouter,
+    Throttled,
+    TokenBucket,
+    TokenBucketTask,
+    acquire,
     as_decorator,
     attach,
     dead_letter,
@@ -41,18 +48,21 @@ from celery_patterns import (
     disabled,
     idempotent,
     move_to_dlq,
+    penalize,
     process_dlq,
+    rate_limits,
     retryable,
     route_canvas,
     simulate,
     submit_with_priority,
     subscribe,
     task_queues_for,
+    token_bucket,
 )
 from celery_patterns.core.policy import Publish, Run
 from celery_patterns.core.store import Store
 from celery_patterns.deadletters import Entry, Filter, Plan, Report
-from celery_patterns.errors import IdempotencyInProgress, Refused, StoreUnavailable
+from celery_patterns.errors import IdempotencyInProgress, RateLimitExceeded, Refused, StoreUnavailable
 from celery_patterns.flows.routing.explanation import Explanation
 from celery_patterns.testing import (
     CapturedEvents,
@@ -135,6 +145,65 @@ idempotent()  # type: ignore[call-arg]
 idempotent("order_id", lease="60")  # type: ignore[arg-type]
 idempotent("order_id", on_in_progress="wait")  # type: ignore[arg-type]
 attach(charge, "order_id")  # type: ignore[arg-type]
+
+# --- rate limits -----------------------------------------------------------------------------------------
+
+assert_type(TokenBucket("25/s", burst=100, name="stripe", key=("tenant", "region")), TokenBucket)
+TokenBucket(Rate(5, per=timedelta(seconds=10)), cost="pages", strict=True, max_wait=timedelta(minutes=5))
+TokenBucket("25/s", cost=lambda pages: 2 * len(pages), on_limited="skip", on_store_error="allow")
+TokenBucket("25/s").burst = 5  # type: ignore[misc]
+TokenBucket()  # type: ignore[call-arg]
+TokenBucket(25)  # type: ignore[arg-type]
+TokenBucket("25/s", 100)  # type: ignore[call-arg]
+TokenBucket("25/s", burst="100")  # type: ignore[arg-type]
+TokenBucket("25/s", on_limited="wait")  # type: ignore[arg-type]
+assert_type(RateLimits(TokenBucket("25/s"), TokenBucket("1000/h")), RateLimits)
+RateLimits("25/s")  # type: ignore[arg-type]
+assert_type(Rate.of("25/s").per, float)
+
+
+@app.task(base=TokenBucketTask, token_bucket=RateLimits(TokenBucket("25/s"), TokenBucket("1000/h")))
+def limited(order_id: str) -> str:
+    raise Throttled(retry_after="120", limit="stripe")
+
+
+@rate_limits(TokenBucket("25/s"), TokenBucket("1000/h", name="hourly"))
+@token_bucket("25/s", burst=100)
+@app.task
+def twice_limited() -> None:
+    raise Throttled(timedelta(seconds=5))
+
+
+class LimitedTask(TokenBucketTask):
+    """A base with a limit."""
+
+    token_bucket = TokenBucket("25/s")
+
+
+class FlatTask(TokenBucketTask):
+    """A base with the flat options."""
+
+    rate_limit_key = "stripe_api"
+    tokens_per_second = 0.5
+    bucket_size = "100"  # type: ignore[assignment]
+
+
+assert_type(limited, TokenBucketTask)
+assert_type(twice_limited, Task[Any, Any])
+token_bucket(burst=100)  # type: ignore[call-arg]
+rate_limits("25/s")  # type: ignore[arg-type]
+Throttled()  # type: ignore[call-arg]
+answer = acquire(TokenBucket("25/s", name="stripe"), {"tenant": "eu"}, timeout=5, app=app)
+assert_type(answer.wait, float)
+assert_type(bool(answer), bool)
+acquire("stripe")  # type: ignore[arg-type]
+manager = RateLimitManager(app)
+manager.adjust_rate("stripe", "50/m", burst=5)
+manager.adjust_rate("stripe", 50)  # type: ignore[arg-type]
+manager.reduce_for_high_load(0.5)
+manager.restore_defaults()
+penalize("stripe", timedelta(seconds=30), key=("eu", 7))
+penalize("stripe")  # type: ignore[call-arg]
 
 # --- a pattern of one's own --------------------------------------------------------------------------------
 
@@ -229,6 +298,10 @@ try:
     pass
 except IdempotencyInProgress as refusal:
     assert_type(refusal.retry_after, float | None)
+except RateLimitExceeded as exceeded:
+    assert_type(exceeded.retry_after, float | None)
+except Throttled as throttled:
+    assert_type(throttled.retry_after, float)
 except PolicyError as mistake:
     not_only_ours: TypeError = mistake
 except (Refused, StoreUnavailable) as error:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery._state import get_current_app
 
-from celery_patterns import PolicyError, RateLimits, TokenBucket, TokenBucketTask, acquire
+from celery_patterns import PolicyError, RateLimits, TokenBucket, TokenBucketTask, acquire, penalize
 from celery_patterns.core.store import Store
 from celery_patterns.errors import KeyArgumentError, RateLimitExceeded, StoreUnavailable
 from celery_patterns.policies.rate_limits import RateLimitManager
@@ -128,3 +129,20 @@ def test_the_clock_is_the_servers(redis_url: str, app: Celery, monkeypatch: pyte
         for skew in (0, 5, -5, 86_400):
             monkeypatch.setattr(time, "time", lambda skew=skew: now + skew)
             assert bool(acquire(limit, app=app)) == (skew == 0)
+
+
+def test_the_app_is_the_current_one(redis_url: str) -> None:
+    """Each caller would have to bring the app along."""
+    app = Celery("web", broker="memory://", backend=redis_url)
+    limit = TokenBucket("1/h", name="api")
+    before = get_current_app()
+    app.set_current()
+    try:
+        assert acquire(limit)
+        assert not acquire(limit)
+        RateLimitManager().refill("api")
+        penalize("api", 50)
+        assert acquire(limit).wait == pytest.approx(50, abs=2)
+    finally:
+        before.set_current()
+        app.close()

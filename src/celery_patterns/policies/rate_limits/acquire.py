@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery import current_app
+from celery.app import app_or_default
 
 from celery_patterns.core.store import store_of
 from celery_patterns.errors import PolicyError, RateLimitExceeded, StoreUnavailable
@@ -72,7 +72,7 @@ def acquire(
         ...     bool(acquire(stripe, {"account": "eu"}))
         True
     """
-    the_app = current_app if app is None else app
+    the_app = app_or_default(app)
     demands = [one for one in limit.demands(_WHO, _look(limit, arguments or {}, the_app)) if one.cost]
     deadline = time.monotonic() + (timeout or 0.0)
     while demands:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from celery import current_app
+from celery.app import app_or_default
 
 from celery_patterns.core.durations import Seconds, seconds
 from celery_patterns.core.script import Script
@@ -78,7 +78,7 @@ class RateLimitManager:
     """
 
     def __init__(self, app: Celery | None = None) -> None:
-        self.app = current_app if app is None else app
+        self.app = app_or_default(app)
 
     def adjust_rate(self, name: str, rate: Rate | str, *, burst: int | None = None) -> None:
         """Give a limit another rate, and another burst if given, in place of what is declared.
@@ -165,7 +165,7 @@ def penalize(name: str, duration: Seconds, *, key: Any = None, app: Celery | Non
     Raises:
         StoreUnavailable: The store is out of reach.
     """
-    the_app = current_app if app is None else app
+    the_app = app_or_default(app)
     length = max(1e-6, seconds("duration", duration, least=0))
     if key is None:
         close_name(store_of(the_app), name, length)
