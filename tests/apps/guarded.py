@@ -38,9 +38,11 @@ def sync(self: Any, doc: str, version: int = 1) -> str:
 
 
 @app.task(bind=True, base=SingletonTask, singleton=Singleton("doc", queued_ttl=2, lease=60), **LATE)
-def hasty(self: Any, doc: str, version: int = 1) -> str:
+def hasty(self: Any, doc: str, version: int = 1, gate: str = "") -> str:
     """The same, with a lock that does not wait long for its message."""
     history().add("ran", doc=doc, version=version, id=self.request.id)
+    while gate and not Path(gate).exists():
+        time.sleep(0.01)
     return f"{doc}{version}"
 
 

@@ -215,17 +215,20 @@ def test_the_hard_limit_lets_go(
 
 
 def test_a_countdown_and_a_backlog_longer_than_queued_ttl(
-    tasks: ModuleType, stage: Stage, worker: StartWorker, wait_for: Any, locks: Any
+    tasks: ModuleType, stage: Stage, worker: StartWorker, wait_for: Any, gate: Path, locks: Any
 ) -> None:
     """A lock that does not know when its task is due ends before it starts; then two run, or one is lost."""
+    worker(GUARDED)
     later = tasks.hasty.apply_async(("a",), countdown=4)
-    first = tasks.hasty.delay("b", 1)
+    first = tasks.hasty.apply_async(("b", 1, str(gate)), queue="backlog")
     wait_for(lambda: len(locks()) == 1)
     assert tasks.hasty.delay("a").id == later.id
-    second = tasks.hasty.delay("b", 2)
-    assert second.id != first.id
-    worker(GUARDED)
-    assert first.get(timeout=20) == second.get(timeout=20)  # of which, depends on how soon the worker is up
+    second = tasks.hasty.delay("b", 2, str(gate))
+    wait_for(lambda: stage.history.count("ran", doc="b"))
+    worker(GUARDED, queues=["backlog"])
+    wait_for(lambda: stage.history.count("event", what="deferred", id=first.id))
+    gate.touch()
+    assert first.get(timeout=20) == second.get(timeout=20) == "b2"
     assert later.get(timeout=20) == "a1"
     assert [stage.history.count("ran", doc=doc) for doc in "ab"] == [1, 1]
 
