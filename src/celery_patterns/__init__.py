@@ -1,42 +1,56 @@
-"""Task patterns for Celery that hold under ``kill -9``."""
+"""Task patterns for Celery that hold under ``kill -9``.
 
-from celery_patterns.core.events import Event, subscribe
-from celery_patterns.core.keys import ALL_ARGS
-from celery_patterns.core.lease import Lease
-from celery_patterns.core.policy import Call, Policy
-from celery_patterns.core.settings import disabled
-from celery_patterns.core.task import PolicyTask, as_decorator, attach
-from celery_patterns.deadletters import DeadLetters, dead_letter_queue, move_to_dlq, process_dlq
-from celery_patterns.errors import PatternsError, PolicyError, Throttled
-from celery_patterns.flows.routing.canvas_routing import route_canvas
-from celery_patterns.flows.routing.priority import TaskPriority
-from celery_patterns.flows.routing.queues import task_queues_for
-from celery_patterns.flows.routing.router import TaskRouter
-from celery_patterns.flows.routing.rule import Rule
-from celery_patterns.flows.routing.submit import submit_with_priority
-from celery_patterns.policies.concurrency import ConcurrencyLimit, ConcurrencyLimitedTask, concurrency_limit
-from celery_patterns.policies.dead_letter import DeadLetter, DeadLetterMixin, DeadLetterTask, dead_letter
-from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
-from celery_patterns.policies.rate_limits import (
-    Rate,
-    RateLimitManager,
-    RateLimits,
-    TokenBucket,
-    TokenBucketTask,
-    acquire,
-    penalize,
-    rate_limits,
-    token_bucket,
-)
-from celery_patterns.policies.retry import RetryableTask, RetryBudget, RetryPolicy, retryable, simulate
-from celery_patterns.policies.singleton import (
-    NonOverlappingTask,
-    Singleton,
-    SingletonTask,
-    schedule_lock,
-    singleton,
-    without_overlapping,
-)
+A name is imported when it is first asked for, so that a program pays for the patterns that it uses, and
+a test run that merely has the library's pytest plugin installed for none.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery_patterns.core.events import Event, subscribe
+    from celery_patterns.core.keys import ALL_ARGS
+    from celery_patterns.core.lease import Lease
+    from celery_patterns.core.policy import Call, Policy
+    from celery_patterns.core.settings import disabled
+    from celery_patterns.core.task import PolicyTask, as_decorator, attach
+    from celery_patterns.deadletters import DeadLetters, dead_letter_queue, move_to_dlq, process_dlq
+    from celery_patterns.errors import PatternsError, PolicyError, Throttled
+    from celery_patterns.flows.routing.canvas_routing import route_canvas
+    from celery_patterns.flows.routing.priority import TaskPriority
+    from celery_patterns.flows.routing.queues import task_queues_for
+    from celery_patterns.flows.routing.router import TaskRouter
+    from celery_patterns.flows.routing.rule import Rule
+    from celery_patterns.flows.routing.submit import submit_with_priority
+    from celery_patterns.policies.concurrency import (
+        ConcurrencyLimit,
+        ConcurrencyLimitedTask,
+        concurrency_limit,
+    )
+    from celery_patterns.policies.dead_letter import DeadLetter, DeadLetterMixin, DeadLetterTask, dead_letter
+    from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
+    from celery_patterns.policies.rate_limits import (
+        Rate,
+        RateLimitManager,
+        RateLimits,
+        TokenBucket,
+        TokenBucketTask,
+        acquire,
+        penalize,
+        rate_limits,
+        token_bucket,
+    )
+    from celery_patterns.policies.retry import RetryableTask, RetryBudget, RetryPolicy, retryable, simulate
+    from celery_patterns.policies.singleton import (
+        NonOverlappingTask,
+        Singleton,
+        SingletonTask,
+        schedule_lock,
+        singleton,
+        without_overlapping,
+    )
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # idempotency
@@ -104,3 +118,58 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "PatternsError",
     "PolicyError",
 ]
+
+_HOMES = {
+    "core.events": ("Event", "subscribe"),
+    "core.keys": ("ALL_ARGS",),
+    "core.lease": ("Lease",),
+    "core.policy": ("Call", "Policy"),
+    "core.settings": ("disabled",),
+    "core.task": ("PolicyTask", "as_decorator", "attach"),
+    "deadletters": ("DeadLetters", "dead_letter_queue", "move_to_dlq", "process_dlq"),
+    "errors": ("PatternsError", "PolicyError", "Throttled"),
+    "flows.routing.canvas_routing": ("route_canvas",),
+    "flows.routing.priority": ("TaskPriority",),
+    "flows.routing.queues": ("task_queues_for",),
+    "flows.routing.router": ("TaskRouter",),
+    "flows.routing.rule": ("Rule",),
+    "flows.routing.submit": ("submit_with_priority",),
+    "policies.concurrency": ("ConcurrencyLimit", "ConcurrencyLimitedTask", "concurrency_limit"),
+    "policies.dead_letter": ("DeadLetter", "DeadLetterMixin", "DeadLetterTask", "dead_letter"),
+    "policies.idempotency": ("Idempotency", "IdempotentTask", "idempotent"),
+    "policies.rate_limits": (
+        "Rate",
+        "RateLimitManager",
+        "RateLimits",
+        "TokenBucket",
+        "TokenBucketTask",
+        "acquire",
+        "penalize",
+        "rate_limits",
+        "token_bucket",
+    ),
+    "policies.retry": ("RetryBudget", "RetryPolicy", "RetryableTask", "retryable", "simulate"),
+    "policies.singleton": (
+        "NonOverlappingTask",
+        "Singleton",
+        "SingletonTask",
+        "schedule_lock",
+        "singleton",
+        "without_overlapping",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module(f"{__name__}.errors")
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,8 @@
 """What projects get for their own tests: a store, a clock that moves, events, two assertions."""
 
 import inspect
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -300,3 +302,10 @@ def test_a_projects_fixtures_are_described(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines_random(
         ["patterns_store*", "*An empty in-memory store*", "patterns_clock*", "patterns_events*"]
     )
+
+
+def test_the_plugin_alone_imports_neither_celery_nor_redis() -> None:
+    """Every test run would pay for it, and coverage would miss what was imported that early."""
+    asked = "import sys, celery_patterns.testing.plugin; print({'celery', 'redis'} & {*sys.modules})"
+    ran = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"
