@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,6 +127,28 @@ def test_tls_options_of_celery_are_obeyed(scheme: str) -> None:
     app = Celery("shop", broker=f"{scheme}://h/1")
     app.conf.broker_use_ssl = {"ssl_ca_certs": "/ca.pem"}
     assert store_url(app) == ("rediss://h/1", {"ssl_ca_certs": "/ca.pem"})
+
+
+def test_tls_options_of_celery_reach_what_the_sentinels_call_master() -> None:
+    """A server that takes TLS only would be spoken to in clear text; its sentinels may not speak it."""
+    app = Celery("shop", broker="amqp://", backend="sentinel://h1:1/2")
+    app.conf.result_backend_transport_options = {
+        "master_name": "main",
+        "sentinel_kwargs": {"ssl": True, "password": SECRET},
+    }
+    url, options = store_url(app)
+    assert (url, options) == (
+        f"redis+sentinel://h1:1/main/2?sentinel_password={QUOTED}",
+        {"sentinel_kwargs": {"ssl": True}},
+    )
+    app.conf.redis_backend_use_ssl = {"ssl_cert_reqs": "none"}
+    url, options = store_url(app)
+    assert options == {"ssl": True, "ssl_cert_reqs": "none", "sentinel_kwargs": {"ssl": True}}
+    pool = connect(url, options).connection_pool
+    (sentinel,) = pool.sentinel_manager.sentinels
+    assert issubclass(pool.connection_class, redis.SSLConnection)
+    assert issubclass(sentinel.connection_pool.connection_class, redis.SSLConnection)
+    assert sentinel.connection_pool.connection_kwargs["password"] == SECRET
 
 
 @pytest.mark.parametrize(
@@ -255,6 +278,24 @@ def test_options_of_the_app_reach_the_client() -> None:
     """TLS certificates that Celery is given would not be used."""
     client = connect("rediss://h/1", {"ssl_ca_certs": "/ca.pem"})
     assert client.connection_pool.connection_kwargs["ssl_ca_certs"] == "/ca.pem"
+
+
+def test_a_url_says_that_sentinels_and_master_speak_tls() -> None:
+    """Who sets `patterns_url` would have no way to say so."""
+    url = "rediss+sentinel://h1,h2/main?ssl_cert_reqs=CERT_NONE&sentinel_password=pw"
+    pool = connect(url, {}).connection_pool
+    for one in (pool, *(one.connection_pool for one in pool.sentinel_manager.sentinels)):
+        assert issubclass(one.connection_class, redis.SSLConnection)
+        assert one.connection_kwargs["ssl_cert_reqs"] == "none"
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel"])
+def test_an_unknown_option_of_a_url_is_refused_by_name(scheme: str) -> None:
+    """A typing error would come up as a TypeError of the first task that runs."""
+    with pytest.raises(PolicyError, match="'socket_timeot'"):
+        connect(
+            f"{scheme}://h:1/main?socket_timeot=3" if "+" in scheme else f"{scheme}://h?socket_timeot=3", {}
+        )
 
 
 @pytest.mark.parametrize(

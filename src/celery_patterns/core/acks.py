@@ -2,24 +2,15 @@
 
 A message that is acknowledged before its task runs is gone when the process is killed. Policies that
 promise to outlive that set late acknowledgement themselves (``late_acks = "set"``); the others hold
-without it, but a killed task is lost to its caller, so a worker says so once when it starts.
+without it, but a killed task is lost to its caller, so a worker says so once when it starts (``startup``).
 """
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import Task
 from celery.app.annotations import resolve_all
-from celery.signals import celeryd_after_setup
-
-from celery_patterns.errors import PatternsWarning
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from celery_patterns.core.policy import Policy
 
 ACK_SETTINGS = ("acks_late", "reject_on_worker_lost")
 """What a task must set so that it is delivered again after its process was killed."""
@@ -58,22 +49,3 @@ def _is_written(task: Any, setting: str) -> bool:
         if setting in names and ("__bound__" not in names or names.index(setting) < names.index("__bound__")):
             return vars(one)[setting] is not None
     return False
-
-
-@celeryd_after_setup.connect
-def _warn(instance: Any, **_: Any) -> None:
-    """Name the tasks that a kill loses; once, when the worker starts."""
-    lost = [task.name for task in instance.app.tasks.values() if _warns(task) and is_lost_by_a_kill(task)]
-    if lost:
-        warnings.warn(
-            f"{', '.join(sorted(lost))}: when the process of such a task is killed, it is not run again; "
-            "set acks_late and reject_on_worker_lost on it, or acks_late=False if that is meant",
-            PatternsWarning,
-            stacklevel=1,
-        )
-
-
-def _warns(task: Any) -> bool:
-    seam = getattr(task, "__patterns__", None)
-    policies: Iterable[Policy] = seam.policies if seam is not None else ()
-    return any(policy.late_acks == "warn" for policy in policies)

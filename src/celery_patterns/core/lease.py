@@ -215,7 +215,7 @@ class Keeper:
                 finish()
                 self._forget(lease)
             elif not lease.renew() and self._forget(lease):
-                logger.warning("Lost the lease of %s on %s: another holds it now", lease.owner, lease.key)
+                logger.warning("Lost the lease of %s on %s: it was taken or removed", lease.owner, lease.key)
         except StoreUnavailable as error:
             lease._due = monotonic() + _pause(lease)  # noqa: SLF001 - one module
             if lease.lost and not lease._told:  # noqa: SLF001 - one module

@@ -6,8 +6,11 @@
 ``unix:///path.sock?db=0``                      the same over a socket
 ``redis+sentinel://h1:p1,h2:p2/master/db``      whatever server the sentinels call master
 ``redis+cluster://h1:p1,h2:p2``                 a cluster
+``rediss+sentinel://``, ``rediss+cluster://``   the same over TLS, the sentinels included
 ``memory://name``                               fakeredis in this process, for unit tests
 ==============================================  ==========================================
+
+redis-py's own options can follow a ``?``, such as ``ssl_ca_certs=/etc/ssl/own.pem``.
 
 Celery's own spellings (``redis+socket://``, ``sentinel://...;sentinel://...``, ``partial+...``) are
 understood where the URL comes from the result backend or the broker.
@@ -17,11 +20,12 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import redis
 from redis.backoff import ConstantBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -37,7 +41,16 @@ CONNECT_TIMEOUT = 1.0
 ANSWER_TIMEOUT = 2.0
 """Seconds to wait for an answer. A worker that waits longer for its lock does no work."""
 
-SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "memory")
+SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+    "memory",
+)
 _CELERYS = {"redis+socket": "unix", "sentinel": "redis+sentinel"}
 _SECRETS = ("password", "sentinel_password", "ssl_password")
 
@@ -85,18 +98,30 @@ def store_url(app: Celery) -> tuple[str, dict[str, Any]]:
         first = url[0] if isinstance(url, (list, tuple)) and url else url
         translated = _translate(first, transport or {}) if isinstance(first, str) else None
         if translated is not None:
-            return _with_tls(translated, app.conf.get(ssl))
+            return _with_tls(translated, _of_sentinels(translated, transport or {}), app.conf.get(ssl))
     raise PolicyError(
         "celery-patterns needs Redis or Valkey, and neither the result backend nor the broker is one: "
         'set app.conf.patterns_url, for example "redis://localhost:6379/0"'
     )
 
 
-def _with_tls(url: str, tls: Any) -> tuple[str, dict[str, Any]]:
-    """Celery speaks TLS wherever its TLS options are set, also where the URL says ``redis://``."""
-    if not isinstance(tls, dict) or not url.startswith(("redis:", "rediss:")):
-        return url, {}
-    return "rediss:" + url.partition(":")[2], dict(tls)
+def _of_sentinels(url: str, transport: dict[str, Any]) -> dict[str, Any]:
+    """What Celery was told about its sentinels, beside their password, which is in the URL."""
+    told = {**(transport.get("sentinel_kwargs") or {})}
+    told.pop("password", None)
+    return {"sentinel_kwargs": told} if told and url.startswith("redis+sentinel:") else {}
+
+
+def _with_tls(url: str, options: dict[str, Any], tls: Any) -> tuple[str, dict[str, Any]]:
+    """Celery speaks TLS wherever its TLS options are set, also where the URL says ``redis://``.
+
+    Not to sentinels, which have options of their own.
+    """
+    if not isinstance(tls, dict) or url.startswith("unix:"):
+        return url, options
+    if url.startswith("redis+sentinel:"):
+        return url, {**options, "ssl": True, **tls}
+    return re.sub("^rediss?", "rediss", url), {**options, **tls}
 
 
 def _translate(url: str, transport: dict[str, Any]) -> str | None:
@@ -145,10 +170,12 @@ def connect(url: str, options: dict[str, Any]) -> Any:
         "max_connections": _MANY,
         **options,
     }
-    makers = {"memory": _fake, "redis+sentinel": _sentinel, "redis+cluster": _cluster}
-    make = makers.get(url.partition("://")[0], _single)
+    scheme = url.partition("://")[0].replace("rediss+", "redis+")
+    make = {"memory": _fake, "redis+sentinel": _sentinel, "redis+cluster": _cluster}.get(scheme, _single)
     try:
         return make(url, defaults)
+    except TypeError as error:  # it names an argument of the connection's class
+        raise PolicyError(f"{safe_url(url)!r} has an option that redis-py does not know: {error}") from None
     except ValueError:  # its text would hold a part of the password
         raise PolicyError(
             f"{safe_url(url)!r} cannot be read as a URL: is a character of the password not percent-encoded?"
@@ -160,7 +187,21 @@ _MANY = 2**31
 
 
 def _single(url: str, options: dict[str, Any]) -> Any:
-    return redis.Redis.from_url(_python_spelling(url), **options)
+    return _checked(redis.Redis.from_url(_python_spelling(url), **options))
+
+
+def _checked(client: Any) -> Any:
+    """``client``, having made a connection without connecting: an unknown option says so now."""
+    client.connection_pool.make_connection()
+    return client
+
+
+def _query_options(parts: SplitResult, *, drop: tuple[str, ...] = ()) -> dict[str, Any]:
+    """redis-py's options in a URL that is ours to read, and its ``rediss`` for them."""
+    query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name not in drop])
+    found = dict(parse_url(_python_spelling(f"redis://?{query}")))  # type: ignore[no-untyped-call]
+    found.pop("host", None)
+    return {"ssl": True, **found} if parts.scheme.startswith("rediss+") else found
 
 
 def _python_spelling(url: str) -> str:
@@ -185,17 +226,19 @@ def _sentinel(url: str, options: dict[str, Any]) -> Any:
     parts = urlsplit(url)
     login, hosts = _credentials(parts.netloc)
     master, _, db = parts.path.strip("/").partition("/")
-    query = dict(parse_qsl(parts.query))
-    same = ("socket_connect_timeout", "socket_timeout", "retry", "retry_on_error")
+    same = {
+        name: options[name]
+        for name in ("socket_connect_timeout", "socket_timeout", "retry", "retry_on_error")
+    }
+    extra = _query_options(parts, drop=("sentinel_password",))
+    of_sentinels = {**same, **extra, **options.pop("sentinel_kwargs", {})}
+    of_sentinels["password"] = dict(parse_qsl(parts.query)).get("sentinel_password")
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        _hosts(hosts, 26379),
-        sentinel_kwargs={
-            **{name: options[name] for name in same},
-            "password": query.get("sentinel_password"),
-        },
-        **options,
+        _hosts(hosts, 26379), sentinel_kwargs=of_sentinels, **{**options, **extra}
     )
-    return sentinel.master_for(master, db=int(db or 0), **login)  # type: ignore[no-untyped-call]
+    for one in sentinel.sentinels:
+        _checked(one)
+    return _checked(sentinel.master_for(master, db=int(db or 0), **login))  # type: ignore[no-untyped-call]
 
 
 def _cluster(url: str, options: dict[str, Any]) -> Any:
@@ -204,7 +247,7 @@ def _cluster(url: str, options: dict[str, Any]) -> Any:
     if int(redis.__version__.partition(".")[0]) < _RETRY_COUNTS_FOR_CLUSTERS:
         options = {**options, "cluster_error_retry_attempts": 1}
     nodes = [ClusterNode(host, port) for host, port in _hosts(hosts, 6379)]  # type: ignore[no-untyped-call]
-    return RedisCluster(startup_nodes=nodes, **login, **options)
+    return RedisCluster(startup_nodes=nodes, **login, **{**options, **_query_options(parts)})
 
 
 _RETRY_COUNTS_FOR_CLUSTERS = 6

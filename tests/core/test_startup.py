@@ -1,4 +1,4 @@
-"""What a worker says when it starts about tasks that a kill loses."""
+"""What a worker says when it starts: tasks that a kill loses, switches that switch nothing off."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -85,3 +85,23 @@ def test_a_worker_says_it_in_its_log(worker: Callable[..., Worker]) -> None:
     """Nobody would see it."""
     running = worker("tests.apps.early")
     assert running.log_text().count("PatternsWarning: tests.apps.early.guarded: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("switched_off", "named"), [(["singelton", "witness"], "'singelton'"), ("idempotency", "'idempotency'")]
+)
+def test_a_switch_that_switches_nothing_off_is_named(app: Celery, switched_off: Any, named: str) -> None:
+    """An operator would believe that a policy is off, and it is on under its right name."""
+    declare(app, acks_late=False)
+    app.conf.patterns_disabled = switched_off
+    (said,) = said_at_start(app)
+    assert said.startswith(f"patterns_disabled names {named}, which no task of this worker has")
+    assert "'witness'" in said.partition(";")[2]
+
+
+@pytest.mark.parametrize("switched_off", [None, False, True, "all", [], ["witness"]])
+def test_a_switch_that_works_is_not_questioned(app: Celery, switched_off: Any) -> None:
+    """A warning that is always there is read by nobody."""
+    declare(app, acks_late=False)
+    app.conf.patterns_disabled = switched_off
+    assert said_at_start(app) == []

@@ -1,0 +1,58 @@
+"""What a worker says once, when it starts, about tasks and settings that do not go together."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from celery.signals import celeryd_after_setup
+
+from celery_patterns.core.acks import is_lost_by_a_kill
+from celery_patterns.core.settings import disabled_kinds
+from celery_patterns.errors import PatternsWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from celery import Celery
+
+    from celery_patterns.core.policy import Policy
+
+
+@celeryd_after_setup.connect
+def _warn(instance: Any, **_: Any) -> None:
+    for text in (_of_kills(instance.app), _of_switches(instance.app)):
+        if text:
+            warnings.warn(text, PatternsWarning, stacklevel=1)
+
+
+def _of_kills(app: Celery) -> str | None:
+    """Name the tasks that a kill loses, though nobody asked for that."""
+    lost = [
+        task.name
+        for task in app.tasks.values()
+        if any(policy.late_acks == "warn" for policy in _policies(task)) and is_lost_by_a_kill(task)
+    ]
+    if not lost:
+        return None
+    return (
+        f"{', '.join(sorted(lost))}: when the process of such a task is killed, it is not run again; "
+        "set acks_late and reject_on_worker_lost on it, or acks_late=False if that is meant"
+    )
+
+
+def _of_switches(app: Celery) -> str | None:
+    """Name what is to be switched off and is nowhere on, as a misspelt kind is."""
+    kinds = {policy.kind for task in app.tasks.values() for policy in _policies(task)}
+    nowhere = {*disabled_kinds(app)} - {"*"} - kinds
+    if not nowhere:
+        return None
+    return (
+        f"patterns_disabled names {', '.join(map(repr, sorted(nowhere)))}, which no task of this worker has; "
+        f"its tasks have {', '.join(map(repr, sorted(kinds))) or 'none'}"
+    )
+
+
+def _policies(task: Any) -> Iterable[Policy]:
+    seam = getattr(task, "__patterns__", None)
+    return seam.policies if seam is not None else ()
