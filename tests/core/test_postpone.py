@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from celery import Celery
 from celery.exceptions import Reject
+from celery.signals import before_task_publish
 from kombu import Exchange, Queue
 from kombu.exceptions import EncodeError, OperationalError
 from typing_extensions import override
@@ -191,6 +192,40 @@ def test_waiting_shows_as_retry_with_its_reason(app: Celery, count: Any, courier
     assert isinstance(result.info, Refused)
     assert (str(result.info), result.info.retry_after) == ("count is busy", 30.0)
     assert not result.children
+
+
+@pytest.mark.parametrize(("n", "state"), [(4, "SUCCESS"), ("4", "FAILURE")])
+def test_next_delivery_may_end_before_this_one(count: Any, courier: Courier, n: Any, state: str) -> None:
+    """A task that another process ran at once would show RETRY for ever, and its result be lost."""
+    result = count.delay(n)
+
+    def deliver_at_once(**_: Any) -> None:
+        assert courier.deliver(courier.last).state == state
+
+    before_task_publish.connect(deliver_at_once)
+    try:
+        assert courier.deliver(courier.messages[0]).state == "RETRY"
+    finally:
+        before_task_publish.disconnect(deliver_at_once)
+
+    assert result.state == state
+
+
+def test_result_backend_that_is_away_stops_nobody(
+    app: Celery, count: Any, courier: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task would be lost because nobody could be told that it waits."""
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OSError("away")
+
+    result = count.delay()
+    monkeypatch.setattr(app.backend, "store_result", away)
+    assert courier.deliver(courier.last).state == "RETRY"
+    monkeypatch.undo()
+
+    assert result.state == "PENDING"
+    assert courier.deliver(courier.last).state == "SUCCESS"
 
 
 def test_copy_waits_without_showing(app: Celery, courier: Courier, events: list[Event], clock: Clock) -> None:

@@ -1,9 +1,9 @@
 """The one place where a task is put off.
 
 The same task is published again, with its id, retries, chord, chain, links, stamps, headers,
-priority, expiry and limits as they were; then this delivery ends. Publishing comes first: a
+priority, expiry and limits as they were; then this delivery ends. Publishing comes before the end: a
 process killed in between leaves two copies, never none, and a copy is something that policies
-recognise.
+recognise. And what its caller sees comes before publishing, since the next delivery may end at once.
 
 A broker that redelivers what was not acknowledged in time (Redis: the visibility timeout, an hour;
 RabbitMQ: the consumer timeout, half an hour) does so to waiting tasks as well. So a wait is never
@@ -25,6 +25,7 @@ from kombu.serialization import registry  # type: ignore[attr-defined]
 
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER, Call
+from celery_patterns.core.shown import show_retry
 from celery_patterns.core.waits import CONFLICT, Wait, count_one, deferrals, leave_all, waited
 from celery_patterns.errors import DeferralExpired, PatternsError, Refused
 
@@ -143,7 +144,7 @@ def try_again(call: Call, delay: float, error: Exception, headers: Mapping[str, 
         request.headers = {**call.headers, **headers}
         raise EagerWait(delay)
     leave_all(call)  # what it waited for before this attempt is history
-    countdown = _republish(call, delay, None, headers, more_retries=1)
+    countdown = _republish(call, delay, error, None, headers, more_retries=1)
     raise Retry(message=str(error), exc=error, when=countdown)  # type: ignore[arg-type]
 
 
@@ -154,7 +155,7 @@ def put_back(call: Call, delay: float, reason: Exception, headers: Mapping[str, 
         celery.exceptions.Retry: Always, to end this delivery, unless
         celery.exceptions.Reject: the broker is away.
     """
-    countdown = _republish(call, delay, None, headers)
+    countdown = _republish(call, delay, reason, None, headers)
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 
@@ -183,10 +184,11 @@ def hop(call: Call, delay: float) -> NoReturn:
         celery.exceptions.Reject: the broker is away.
     """
     unseen = UNSEEN_HEADER in call.headers
-    countdown = _republish(call, delay, None, {}, unseen=unseen)
+    reason = Refused("waiting", delay)
+    countdown = _republish(call, delay, reason, None, {}, unseen=unseen)
     if unseen:
-        raise Ignore("waiting")
-    raise Retry(message="waiting", exc=Refused("waiting", delay), when=countdown)  # type: ignore[arg-type]
+        raise Ignore(str(reason))
+    raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 
 def redelivery_timeout(app: Any) -> float:
@@ -220,7 +222,7 @@ def _put_off(
 ) -> float:
     """Publish the call once more and tell so; an eager call has no broker, and waits in place."""
     is_eager = call.request.is_eager
-    countdown = delay if is_eager else _republish(call, delay, waits, headers, unseen=detail["copy"])
+    countdown = delay if is_eager else _republish(call, delay, reason, waits, headers, unseen=detail["copy"])
     told = {"delay": delay, "deferrals": deferrals(call, waits) + 1, "reason": str(reason), **detail}
     emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=told))
     if is_eager:
@@ -231,6 +233,7 @@ def _put_off(
 def _republish(
     call: Call,
     delay: float,
+    reason: Exception,
     waits: Wait | None,
     more: Mapping[str, Any],
     *,
@@ -248,6 +251,8 @@ def _republish(
         if unseen:
             headers[UNSEEN_HEADER] = True
     countdown = _whole_seconds_for_quorum(call.app, min(delay, cap))
+    if not unseen:
+        show_retry(call, reason)
     _publish(call, _again(call, countdown, headers, more_retries))
     return countdown
 
