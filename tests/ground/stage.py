@@ -74,6 +74,9 @@ class Stage:
         for module in self._modules:
             sys.modules.pop(module.__name__, None)
             with contextlib.suppress(AttributeError):
+                # A result that is collected later would unsubscribe, at a server that is gone by then.
+                module.app.backend.result_consumer._pubsub = None
+            with contextlib.suppress(AttributeError):
                 module.app.close()
                 if _state.get_current_app() is module.app:
                     _state._set_current_app(_state.default_app)
