@@ -20,15 +20,20 @@ BOUNDED = ("--modules", str(MODULES), "--orders", str(ORDERS), "--kill-every", "
 
 
 def start(temporary: Path, *options: str) -> subprocess.Popen[str]:
-    # Everything that the tour starts inherits TMPDIR, so what it leaves behind can be told by that.
-    return subprocess.Popen(
-        [sys.executable, "-m", "examples.tour", *BOUNDED, *options],
-        cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(temporary), "COLUMNS": "120"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    # A test run in the background of a script ignores SIGINT, and what it starts would inherit that.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        # Everything that the tour starts inherits TMPDIR, so what it leaves behind can be told by that.
+        return subprocess.Popen(
+            [sys.executable, "-m", "examples.tour", *BOUNDED, *options],
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(temporary), "COLUMNS": "120"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, ours)
 
 
 def finish(tour: subprocess.Popen[str]) -> str:
