@@ -128,7 +128,11 @@ def test_a_dataclass_counts_by_its_fields() -> None:
     assert canonical_text(Order(1)) == canonical_text(Order(1)) != canonical_text(Order(2))
 
 
-@pytest.mark.parametrize("value", [object(), Point, print, open, ..., 1j, {"deep": [object()]}], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [object(), Point, print, open, ..., 1j, {"deep": [object()]}],
+    ids=lambda value: type(value).__name__,
+)
 def test_a_value_without_a_text_is_refused_with_its_type(value: Any) -> None:
     """A `repr` with a memory address would make every call a new one."""
     with pytest.raises(NotCanonical, match=r"a value of type \w+"):

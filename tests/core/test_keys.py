@@ -260,7 +260,9 @@ def endless() -> list[Any]:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-@pytest.mark.parametrize("spec", SPECS[3:], ids=str)
+@pytest.mark.parametrize(
+    "spec", SPECS[3:], ids=["tuple", "template", "all", "callable", "callable of the mapping"]
+)
 def test_an_argument_without_a_text_is_named(spec: KeySpec, serializer: str, value: Any) -> None:
     """The caller would learn that something among twenty arguments is wrong, or nothing at all."""
     with pytest.raises(KeyArgumentError, match=f"{NAME}: argument 'when' cannot be part of a key: "):
