@@ -1,5 +1,6 @@
 """The scripts themselves: on fakeredis, a real server and a cluster; lost replies; what they leave behind."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 
@@ -111,6 +112,22 @@ class TestLostReply:
             granted = ask(store, [demand("api")])
             assert isinstance(granted, Granted)
             assert before <= granted.at <= store.now() - 0.05
+
+
+def test_a_forked_child_names_its_operations_anew(redis_url: str) -> None:
+    """A child would be told of its parent's grant, as if it had asked again, and take no token of its own."""
+    store, limited = Store(redis_url), [demand("api", burst=2)]
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if isinstance(ask(store, limited), Granted) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    answers = [isinstance(ask(store, limited), Granted) for _ in range(2)]
+    store.close()
+    assert answers == [True, False]
 
 
 class TestWhatIsLeftBehind:
