@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from math import isfinite
+from math import isfinite, nan
 
 from celery.exceptions import QueueNotFound
 
@@ -131,15 +131,23 @@ class Throttled(Refused):
 
 
 def _seconds_of(retry_after: float | timedelta | str) -> float:
-    if isinstance(retry_after, timedelta):
-        retry_after = retry_after.total_seconds()
-    elif isinstance(retry_after, str) and not retry_after.strip().isdecimal():
-        date = parsedate_to_datetime(retry_after)
-        retry_after = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    seconds = float(retry_after)
+    try:
+        seconds = _told(retry_after)
+    except (ValueError, TypeError):
+        seconds = nan
     if not isfinite(seconds):
         raise ValueError(f"retry_after={retry_after!r}: give seconds, or the text of a Retry-After header")
     return max(0.0, seconds)
+
+
+def _told(retry_after: float | timedelta | str) -> float:
+    if isinstance(retry_after, timedelta):
+        return retry_after.total_seconds()
+    try:
+        return float(retry_after)
+    except ValueError:
+        date = parsedate_to_datetime(str(retry_after))
+        return (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
 
 
 class IdempotencyKeyReused(PatternsError):

@@ -146,3 +146,16 @@ def test_a_store_that_is_away_is_an_error(app: Celery, run: Run) -> None:
     """An operator would see a traceback."""
     with memory_store("redis://127.0.0.1:1/0"):
         assert "127.0.0.1:1" in run(code=1)
+
+
+@pytest.mark.parametrize("words", [("set", "strip", "5/s"), ("penalize", "strip", "30"), ("reset", "strip")])
+def test_a_name_that_nobody_knows_is_said_to_be_one(run: Run, words: tuple[str, ...]) -> None:
+    """An operator who misspells a name would believe that the limit is closed."""
+    assert "note: no task of this app declares a limit strip" in run(*words)
+    assert "note" not in run(words[0], "stripe", *words[2:])
+
+
+def test_what_is_not_known_of_a_limit_is_not_made_up(run: Run) -> None:
+    """A limit of another app would be shown as empty, or full."""
+    run("set", "other", "5/s")
+    assert rows(run("show", "other"))[1][:4] == ["other", "5/s", "-", "-"]

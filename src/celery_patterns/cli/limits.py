@@ -69,6 +69,7 @@ def show(context: click.Context, name: str, everything: bool, as_json: bool) -> 
 @click.pass_context
 def set_rate(context: click.Context, name: str, rate: str, burst: int | None) -> None:
     """Give limit NAME another RATE, such as 25/s, 100/m or 5/10s."""
+    _warn_of_a_typo(context, name)
     with _reporting():
         RateLimitManager(_app(context)).adjust_rate(name, rate, burst=burst)
     _print([_known(context, name)], as_json=False)
@@ -80,6 +81,7 @@ def set_rate(context: click.Context, name: str, rate: str, burst: int | None) ->
 @click.pass_context
 def penalize(context: click.Context, name: str, seconds: float) -> None:
     """Let nobody pass limit NAME for SECONDS. A penalty under way is not shortened: reset it."""
+    _warn_of_a_typo(context, name)
     with _reporting():
         RateLimitManager(_app(context)).penalize(name, seconds)
     click.echo(f"closed {name} for {seconds:g} s")
@@ -91,12 +93,19 @@ def penalize(context: click.Context, name: str, seconds: float) -> None:
 @click.pass_context
 def reset(context: click.Context, name: str, full: bool) -> None:
     """Take back what was set for limit NAME: rate, burst, penalties."""
+    _warn_of_a_typo(context, name)
     manager = RateLimitManager(_app(context))
     with _reporting():
         manager.restore_defaults(name)
         if full:
             manager.refill(name)
     click.echo(f"reset {name}")
+
+
+def _warn_of_a_typo(context: click.Context, name: str) -> None:
+    """Say that a name may be misspelt. It may be right as well: web processes have limits, too."""
+    if not _survey(context, name):
+        click.echo(f"note: no task of this app declares a limit {name}, and none is in use", err=True)
 
 
 def _known(context: click.Context, name: str) -> LimitStatus:
@@ -122,7 +131,7 @@ def _print(found: list[LimitStatus], *, as_json: bool) -> None:
             one.rate or "-",
             f"(declared {one.declared})" if one.declared not in {None, one.rate} else "",
             str(one.burst or "-"),
-            f"{min((bucket.tokens for bucket in one.buckets), default=one.burst or 0):.1f}",
+            _tokens(one),
             str(len(one.buckets)),
             str(one.waiting),
             _seconds(max([one.penalty, *(bucket.penalty for bucket in one.buckets)])),
@@ -130,6 +139,12 @@ def _print(found: list[LimitStatus], *, as_json: bool) -> None:
         for one in found
     ]
     _table(("name", "rate", "", "burst", "tokens", "keys", "waiting", "penalty"), rows)
+
+
+def _tokens(one: LimitStatus) -> str:
+    """The fewest that a bucket holds; a full one is not kept, so it holds the burst."""
+    fewest = min((bucket.tokens for bucket in one.buckets), default=one.burst)
+    return "-" if fewest is None else f"{fewest:.1f}"
 
 
 def _as_dict(one: LimitStatus) -> dict[str, Any]:

@@ -8,17 +8,19 @@ carry data, never control flow, so there is no ``super()`` chain and no order by
 from __future__ import annotations
 
 import inspect
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from celery import Celery, Task
 from celery._state import _get_active_apps, connect_on_app_finalize  # type: ignore[attr-defined]
 from celery.local import PromiseProxy, Proxy
+from celery.signals import celeryd_after_setup
 
 from celery_patterns.core import startup as _startup  # noqa: F401 - its warnings listen to a signal
 from celery_patterns.core.policy import Policy
-from celery_patterns.core.seam import check_kinds, install, refusing
-from celery_patterns.errors import PolicyError
+from celery_patterns.core.seam import check_kinds, install, refusing, seam_of
+from celery_patterns.errors import PatternsWarning, PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,19 +73,37 @@ def _policies_of(cls: type) -> Iterator[Policy]:
     Raises:
         PolicyError: One stands where Celery has an attribute of its own.
     """
-    seen = set()
+    for name, value in _attributes_of(cls):
+        if isinstance(value, Policy):
+            if hasattr(Task, name):
+                raise PolicyError(
+                    f"{cls.__name__}.{name} is Celery's own attribute and cannot hold a policy: "
+                    f"name it {value.kind} instead"
+                )
+            yield value
+
+
+def _attributes_of(cls: type) -> Iterator[tuple[str, Any]]:
+    """All attributes of a class; the nearest of those with one name."""
+    seen: set[str] = set()
     for one in cls.__mro__:
-        for name, value in vars(one).items():
-            if name in seen:
-                continue
-            seen.add(name)
-            if isinstance(value, Policy):
-                if hasattr(Task, name):
-                    raise PolicyError(
-                        f"{cls.__name__}.{name} is Celery's own attribute and cannot hold a policy: "
-                        f"name it {value.kind} instead"
+        yield from ((name, value) for name, value in vars(one).items() if name not in seen)
+        seen.update(vars(one))
+
+
+@celeryd_after_setup.connect
+def _name_the_idle(instance: Any, **_: Any) -> None:
+    """Name the policies that nobody obeys when a worker starts: without its base, a value does nothing."""
+    for task in instance.app.tasks.values():
+        if seam_of(task) is None:
+            for name, value in _attributes_of(type(task)):
+                if isinstance(value, Policy):
+                    warnings.warn(
+                        f"{task.name}: {name}={value!r} does nothing on a task whose base is not one of the "
+                        "library's; give the base that goes with it, or use the decorator",
+                        PatternsWarning,
+                        stacklevel=1,
                     )
-                yield value
 
 
 def _check_complete(cls: type, task: str) -> None:

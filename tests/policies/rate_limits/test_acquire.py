@@ -2,13 +2,14 @@
 
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from celery import Celery
 from celery._state import get_current_app
 
-from celery_patterns import PolicyError, RateLimits, TokenBucket, TokenBucketTask, acquire, penalize
+from celery_patterns import PolicyError, Rate, RateLimits, TokenBucket, TokenBucketTask, acquire, penalize
 from celery_patterns.core.store import Store
 from celery_patterns.errors import KeyArgumentError, RateLimitExceeded, StoreUnavailable
 from celery_patterns.policies.rate_limits import RateLimitManager
@@ -101,12 +102,29 @@ def test_a_waiting_caller_learns_of_a_new_rate(store: Store, app: Celery) -> Non
         (TokenBucket("1/s", name="a", key="tenant.id"), {"tenant": {}}, KeyArgumentError),
         (TokenBucket("1/s", name="a", key="tenant"), {"tenant": object()}, KeyArgumentError),
         (TokenBucket("1/s", name="a", cost="size"), {"size": "x"}, KeyArgumentError),
+        (TokenBucket("1/s", name="a", key="tenant"), "tenant", PolicyError),
+        (Rate.of("1/s"), {}, PolicyError),
+        ("1/s", {}, PolicyError),
     ],
 )
 def test_what_it_cannot_know_is_refused(app: Celery, limit: Any, arguments: Any, error: Any) -> None:
     """A missing name or argument would end up in somebody else's bucket."""
     with memory_store(), pytest.raises(error):
         acquire(limit, arguments, app=app)
+
+
+@pytest.mark.parametrize("timeout", [-1, "5", float("nan"), True])
+def test_what_is_no_timeout_is_refused(app: Celery, timeout: Any) -> None:
+    """A caller would sleep for ever, or fail only on the day on which the limit is reached."""
+    with memory_store(), pytest.raises(PolicyError, match="timeout="):
+        acquire(TokenBucket("1/s", name="a"), timeout=timeout, app=app)
+
+
+def test_a_timeout_may_be_a_timedelta(store: Store, app: Celery) -> None:
+    """Durations are written in one way everywhere else."""
+    limit = TokenBucket("100/s", name="api")
+    acquire(limit, app=app)
+    assert acquire(limit, timeout=timedelta(seconds=30), app=app)
 
 
 @pytest.mark.parametrize("choice", ["defer", "raise", "allow"])

@@ -49,6 +49,7 @@ def limits_of(task: Any) -> list[TokenBucket]:
         ({"name": ""}, "name=''"),
         ({"name": 7}, "name=7"),
         ({"burst": 30, "strict": True}, "at most 25"),
+        ({"strict": "no"}, "True or False"),
         ({"rate": "1/d", "burst": 10_000}, "too large"),
         ({"max_wait": -1}, "max_wait=-1"),
         ({"max_wait": "1m"}, "max_wait='1m'"),

@@ -95,7 +95,7 @@ def test_high_load_reduces_a_strict_limit(app: Celery, manager: RateLimitManager
     assert wait(app, strict) == pytest.approx(3_600, abs=5)
 
 
-@pytest.mark.parametrize("factor", [0, -1, 1.01, 2])
+@pytest.mark.parametrize("factor", [0, -1, 1.01, 2, float("nan"), "half", None])
 def test_a_factor_that_reduces_nothing_is_refused(manager: RateLimitManager, factor: float) -> None:
     """High load would be answered with more load, or with a full stop."""
     with pytest.raises(PolicyError, match=r"from 0\.01 to 1"):
@@ -106,6 +106,25 @@ def test_a_factor_that_reduces_nothing_is_refused(manager: RateLimitManager, fac
 def test_a_wrong_change_is_refused(manager: RateLimitManager, rate: str, burst: Any) -> None:
     """A typo would stop a limit, or open it."""
     with pytest.raises(PolicyError):
+        manager.adjust_rate("api", rate, burst=burst)
+
+
+@pytest.mark.parametrize("name", ["", None, TokenBucket("1/s", name="api")])
+def test_what_is_no_name_is_refused(manager: RateLimitManager, name: Any) -> None:
+    """A limit in place of its name would raise something of the library's insides, or steer nothing."""
+    for steer in (
+        lambda: manager.adjust_rate(name, "5/s"),
+        lambda: manager.penalize(name, 5),
+        lambda: manager.refill(name),
+    ):
+        with pytest.raises(PolicyError, match="name="):
+            steer()
+
+
+@pytest.mark.parametrize(("rate", "burst"), [("99999999999999999/s", None), ("5/s", 99_999_999_999_999)])
+def test_a_change_that_cannot_be_counted_is_refused(manager: RateLimitManager, rate: str, burst: Any) -> None:
+    """A bucket would count in numbers that a double does not hold, and let more pass than it says."""
+    with pytest.raises(PolicyError, match="too large"):
         manager.adjust_rate("api", rate, burst=burst)
 
 

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 Cost = int | str | Callable[..., int]
 
-LARGEST = 9 * 10**13
-"""The largest burst times period, in microseconds, that a double counts exactly (2**53), and its 100ths."""
-
 
 class Limits(Policy):
     """What one limit and several have in common: they are asked together, when the task starts."""
@@ -123,6 +120,8 @@ class TokenBucket(Limits):
             check_key(self.key)
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise PolicyError(f"name={self.name!r}: give a string that is not empty")
+        if not isinstance(self.strict, bool):
+            raise PolicyError(f"strict={self.strict!r}: give True or False")
         _check_whole("burst", self.burst)
         self._check_cost()
         self._check_countable()
@@ -148,8 +147,7 @@ class TokenBucket(Limits):
                 f"burst={self.burst} at once is more than strict=True lets pass in {rate.per:g} s: "
                 f"give at most {rate.count}, or a longer period"
             )
-        if self.burst * (rate.per_us if self.strict else rate.lowest_terms[1]) > LARGEST:
-            raise PolicyError(f"rate={rate}, burst={self.burst}: too large to be counted to the microsecond")
+        rate.check_countable(self.burst, strict=self.strict)
 
     @property
     def limits(self) -> tuple[TokenBucket, ...]:

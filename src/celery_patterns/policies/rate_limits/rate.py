@@ -21,8 +21,10 @@ _UNITS: Final = {"s": _SECOND, "m": 60 * _SECOND, "h": 3_600 * _SECOND, "d": 86_
 _LONG_NAMES: Final = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "day": "d"}
 _TEXT: Final = re.compile(
     r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)?\s*(?:([smhd])|(sec|min|second|minute|hour|day)s?)\s*",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
+_LARGEST: Final = 9 * 10**13
+"""The largest burst times period, in microseconds, that a double counts exactly (2**53), and its 100ths."""
 _FINEST: Final = 1_000_000
 """The largest denominator of a count that is not whole: 0.333333333 is meant to be a third."""
 
@@ -89,6 +91,16 @@ class Rate:
     def per(self) -> float:
         """The period in seconds."""
         return self.per_us / _SECOND
+
+    def check_countable(self, burst: int, *, strict: bool = False) -> None:
+        """Refuse what a bucket in Redis cannot count to the microsecond.
+
+        Raises:
+            PolicyError: The rate, or so many tokens of it, are too large.
+        """
+        count, per_us = (self.count, self.per_us) if strict else self.lowest_terms
+        if max(count, burst * per_us) > _LARGEST:
+            raise PolicyError(f"rate={self}, burst={burst}: too large to be counted to the microsecond")
 
     def readable(self) -> str:
         """The same rate per second, minute, hour or day, if it is a whole number in one of them."""

@@ -86,12 +86,14 @@ class RateLimitManager:
         The tokens that its buckets lack stay the same; from now on they fill at the new rate.
 
         Raises:
-            PolicyError: It is no rate, or no burst.
+            PolicyError: It is no name, no rate, or no burst.
             StoreUnavailable: The store is out of reach.
         """
+        _checked(name)
         new = Rate.of(rate)
         if burst is not None and (isinstance(burst, bool) or not isinstance(burst, int) or burst < 1):
             raise PolicyError(f"burst={burst!r}: give a whole number, 1 or more")
+        new.check_countable(burst or 1, strict=True)
         holds = {} if burst is None else {"burst": burst}
         _steer_name(self._store, name, n=new.count, per_us=new.per_us, **holds)
 
@@ -105,8 +107,9 @@ class RateLimitManager:
             PolicyError: It is not.
             StoreUnavailable: The store is out of reach.
         """
-        share = Fraction(round(factor * 100), 100)
-        if not 0 < share <= 1:
+        is_share = isinstance(factor, (int, float)) and 0 < factor <= 1
+        share = Fraction(round(factor * 100), 100) if is_share else Fraction(0)
+        if not share:
             raise PolicyError(f"factor={factor!r}: give a share of the rates, from 0.01 to 1")
         with self._store.reporting():
             value = f"{share.numerator} {share.denominator}"
@@ -126,7 +129,7 @@ class RateLimitManager:
             if name is None:
                 store.client.delete(steering_key(store))
             else:
-                store.client.hdel(steering_key(store), tag(name))
+                store.client.hdel(steering_key(store), tag(_checked(name)))
         for bucket in buckets_in_use(store, name):
             close(store, [bucket], 0)
 
@@ -137,7 +140,7 @@ class RateLimitManager:
             StoreUnavailable: The store is out of reach.
         """
         store = self._store
-        for bucket in buckets_in_use(store, name):
+        for bucket in buckets_in_use(store, _checked(name)):
             with store.reporting():
                 store.client.delete(bucket.redis_key(store), bucket.log_key(store))
 
@@ -166,11 +169,23 @@ def penalize(name: str, duration: Seconds, *, key: Any = None, app: Celery | Non
         StoreUnavailable: The store is out of reach.
     """
     the_app = app_or_default(app)
+    _checked(name)
     length = max(1e-6, seconds("duration", duration, least=0))
     if key is None:
         close_name(store_of(the_app), name, length)
     else:
         close(store_of(the_app), [Bucket(name, _key_text(key, the_app))], length)
+
+
+def _checked(name: str) -> str:
+    """The name of a limit.
+
+    Raises:
+        PolicyError: It is none: a limit itself, for example.
+    """
+    if not isinstance(name, str) or not name:
+        raise PolicyError(f"name={name!r}: give the name of a limit, a string that is not empty")
+    return name
 
 
 def _key_text(key: Any, app: Celery) -> str:
