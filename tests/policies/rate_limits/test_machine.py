@@ -171,7 +171,7 @@ def check_windows(times: list[int], rate: Rate, burst: int, strict: bool) -> Non
 def ask_as(operation: str, store: Store, asked: list[Demand]) -> Any:
     """Ask as an operation that another command may repeat."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(buckets, "_operation", lambda: operation)
+        patch.setattr(buckets, "_operation", lambda _: f"cp:limit-op:{{cp}}:{operation}")
         return ask(store, asked)
 
 

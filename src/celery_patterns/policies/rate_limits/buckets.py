@@ -126,9 +126,9 @@ _process = os.urandom(8).hex()
 _count = count()
 
 
-def _operation() -> str:
-    """A name that no other operation has, in whichever process; cheaper than random numbers each time."""
-    return f"{_process}{next(_count):x}"
+def _operation(prefix: str) -> str:
+    """The key of an operation, which no other has in whichever process; a random one would cost more."""
+    return f"{_family(prefix, 'limit-op')}{_process}{next(_count):x}"
 
 
 def _after_fork() -> None:
@@ -149,23 +149,25 @@ def ask(store: Store, demands: Sequence[Demand]) -> Granted | Denied:
         StoreUnavailable: Nobody knows whether they were taken.
         StoreVersionError: A newer version of the library wrote a bucket.
     """
-    operation = _family(store.prefix, "limit-op") + _operation()
-    keys = [steering_key(store), operation, *[demand.bucket.redis_key(store) for demand in demands]]
-    args: list[str | int] = [_tag(demand.bucket.name) for demand in demands]
+    keys, logs, names, limits = [steering_key(store), _operation(store.prefix)], [], [], []
+    family = _family(store.prefix, "limit")
     for demand in demands:
-        rate = demand.rate
+        bucket = demand.bucket
+        name = _tag(bucket.name)
+        (n, per_us), log = demand.rate.lowest_terms, 0
         if demand.strict and demand.burst > 1:  # with a burst of 1 the bucket is strict by itself
-            keys.append(demand.bucket.log_key(store))
-            args += (rate.count, rate.per_us, demand.burst, demand.cost, len(keys))
-        else:
-            args += (*rate.lowest_terms, demand.burst, demand.cost, 0)
-    answer = _acquire(store, keys, args)
+            logs.append(bucket.log_key(store))
+            n, per_us, log = demand.rate.count, demand.rate.per_us, 2 + len(demands) + len(logs)
+        keys.append(f"{family}{name}:{bucket.key}")
+        names.append(name)
+        limits.append(f"{n} {per_us} {demand.burst} {demand.cost} {log}")
+    answer = _acquire(store, keys + logs, names + limits)
     if isinstance(answer, int):
         return Granted(answer / 1e6)
     if answer[0] == b"version":
-        names = ", ".join(str(demand.bucket) for demand in demands)
+        buckets = ", ".join(str(demand.bucket) for demand in demands)
         raise StoreVersionError(
-            f"limit {names}: its bucket was written by a newer version of celery-patterns"
+            f"limit {buckets}: its bucket was written by a newer version of celery-patterns"
         )
     _, wait, which, pace = answer
     return Denied(wait / 1e6, which - 1, pace / 1e6)
