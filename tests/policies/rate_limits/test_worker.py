@@ -192,6 +192,23 @@ def test_a_stalled_worker_makes_no_burst(
 
 
 @pytest.mark.chaos
+def test_a_killed_worker_loses_no_task(
+    limited: ModuleType, stage: Stage, worker: StartWorker, wait_for: Any
+) -> None:
+    """What waited in a worker, or had been let in there, would be gone with it, or come back as a burst."""
+    stage.conf |= {"task_acks_late": True, "task_reject_on_worker_lost": True}
+    stage.redeliver_after(4)
+    limited = stage.load(LIMITED)
+    killed = worker(LIMITED)
+    worker(LIMITED)
+    calls = [limited.busy.delay(number) for number in range(150)]
+    wait_for(lambda: stage.history.count("started") > 30, timeout=20)
+    killed.kill()
+    assert results(calls) == list(range(150))
+    assert excess(grants(stage), Rate.of("50/s"), 5) <= 0
+
+
+@pytest.mark.chaos
 def test_the_store_is_away_for_a_while(
     limited: ModuleType, stage: Stage, worker: StartWorker, wait_for: Any, start_valkey: Any
 ) -> None:
