@@ -2,14 +2,15 @@
 
 Waiting, refusing, telling, and above all: how a run under a lease ends.
 
-=======================  ======================================================================
-the body                 the run ended as
-=======================  ======================================================================
-returned                 ``done``
-raised                   ``failed``; whether that is final, a policy further out may still decide
-was retried or put off   ``again``: the task goes on after a delay
-raised Ignore or Reject  ``dropped``: nothing is known, nothing is recorded
-=======================  ======================================================================
+==========================  ===================================================================
+the body                    the run ended as
+==========================  ===================================================================
+returned                    ``done``
+raised                      ``failed``; whether that is final, a policy further out decides
+was retried or put off, or  ``again``: the task goes on after a delay
+its process has to exit
+raised Ignore or Reject     ``dropped``: nothing is known, nothing is recorded
+==========================  ===================================================================
 """
 
 from __future__ import annotations
@@ -56,13 +57,17 @@ class Ending:
     delay: float = 0.0
 
 
-def ending_of(app: Celery, error: BaseException) -> Ending:
-    """What an exception that left the body says about the run."""
+def ending_of(app: Celery, error: BaseException | None) -> Ending:
+    """What left the body, or the outermost policy, says about the run."""
+    if error is None:
+        return Ending("done")
     if isinstance(error, Retry):
         return Ending("again", seconds_from_now(app, error.when))
     if isinstance(error, EagerWait):
         return Ending("again", error.delay)
-    return Ending("dropped" if isinstance(error, (Ignore, Reject)) else "failed")
+    if isinstance(error, (Ignore, Reject)):
+        return Ending("dropped")
+    return Ending("failed" if isinstance(error, Exception) else "again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +86,26 @@ class Guard:
     key: str
     on_store_error: str
 
-    def run(self, lease: Lease, proceed: Run, end: Callable[[Ending], str | None]) -> Any:
+    def run(
+        self, lease: Lease, proceed: Run, end: Callable[[Ending], str | None], *, to_the_exit: bool = False
+    ) -> Any:
         """Run the body under ``lease``.
 
         Args:
             lease: It is renewed meanwhile.
             proceed: The rest of the onion.
             end: Gives the lease back; returns the owner that has taken it over, if one has.
+            to_the_exit: Keep the lease of a body that raised until it is known what becomes of that.
         """
+        app = self.call.app
         keeper.hold(lease)
         try:
             result = proceed(self.call)
         except BaseException as error:
-            self.give_back(lease, ending_of(self.call.app, error), end)
+            if to_the_exit:
+                self.call.at_exit.append(lambda outcome: self.give_back(lease, ending_of(app, outcome), end))
+            else:
+                self.give_back(lease, ending_of(app, error), end)
             raise
         self.give_back(lease, Ending("done"), end)
         return result

@@ -45,6 +45,8 @@ class Call:
         options: What ``apply_async`` was given; empty while the call runs.
         request: The running request, a Celery ``Context``; ``None`` while the call is being published.
         at_start: Called, in order, when all policies have let the call through and its body begins.
+        at_exit: Called, in order, when the outermost policy has been left, with what left it: an
+            exception, or ``None`` for a result. Only there one knows whether a failure was final.
     """
 
     seam: Seam
@@ -53,6 +55,7 @@ class Call:
     options: dict[str, Any] = field(default_factory=dict)
     request: Any = None
     at_start: list[Callable[[], None]] = field(default_factory=list)
+    at_exit: list[Callable[[BaseException | None], None]] = field(default_factory=list)
     _arguments: Mapping[str, Any] | None = field(default=None, init=False)  # not for a replaced call
 
     @property

@@ -120,10 +120,29 @@ class Seam:
         run = onion(self.active(), self._begin_body)
         while True:
             try:
-                return run(call)
+                with self._leaving(call):
+                    return run(call)
             except EagerWait as wait:
-                call.at_start.clear()
                 wait_in_place(wait.delay)
+
+    @contextmanager
+    def _leaving(self, call: Call) -> Iterator[None]:
+        """Tell those who asked for it how the call ended; one that fails changes nothing of that."""
+        outcome: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            tellers = [*call.at_exit]
+            call.at_start.clear()
+            call.at_exit.clear()
+            for tell in tellers:
+                try:
+                    tell(outcome)
+                except Exception:
+                    logger.exception("%s[%s]: could not clean up at its exit", self.name, call.id)
 
     def _begin_body(self, call: Call) -> Any:
         leave_line(call)

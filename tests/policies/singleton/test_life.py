@@ -1,16 +1,19 @@
 """The life of a lock: from the message to the end of its task, whatever becomes of either."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import chord
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
+from tenacity import wait_fixed
 
-from celery_patterns import ConcurrencyLimit, Singleton
+from celery_patterns import Call, ConcurrencyLimit, Policy, RetryPolicy, Singleton
+from celery_patterns.core.policy import Run
 from celery_patterns.core.seam import install
 from celery_patterns.core.store import Store
 from celery_patterns.errors import KeyArgumentError, StoreVersionError
@@ -175,6 +178,56 @@ def test_autoretry_is_no_conflict(make: Make, work: InlineWorker, runs: Runs, st
     work.run()
     assert call.get() == 2
     assert len(runs) == 3
+    assert keys_left(store) == set()
+
+
+def test_a_retry_that_another_policy_decides_keeps_the_lock(
+    make: Make, work: InlineWorker, runs: Runs, store: Store, owner: Any
+) -> None:
+    """The lock would not know when the task is due again, and end before."""
+
+    def body(task: Any, doc: str, version: int) -> str:
+        if task.request.retries == 0:
+            raise ConnectionError("not yet")
+        return "done"
+
+    sync = make(body, queued_ttl=60)
+    install(sync, RetryPolicy(ConnectionError, wait=wait_fixed(600)))
+    call = sync.delay("a")
+    work.take()
+    work.deliver(work.waiting.pop(0)[1])
+    assert owner() == f"{call.id}/"
+    assert 655 < left(store) <= 660
+    work.run()
+    assert call.get() == "done"
+    assert len(runs) == 2
+    assert keys_left(store) == set()
+
+
+def test_a_failure_that_another_policy_mends_lets_go(
+    make: Make, work: InlineWorker, runs: Runs, store: Store
+) -> None:
+    """A policy that gives something else instead of a failure would leave the key held for an hour."""
+
+    @dataclass(frozen=True)
+    class Mending(Policy):
+        kind: ClassVar[str] = "mending"
+        order: ClassVar[int] = 1
+
+        def run(self, call: Call, proceed: Run) -> Any:
+            try:
+                return proceed(call)
+            except ValueError:
+                return "mended"
+
+    def body(*_: Any) -> None:
+        raise ValueError("no such document")
+
+    sync = make(body)
+    install(sync, Mending())
+    call = sync.delay("a")
+    work.run()
+    assert call.get() == "mended"
     assert keys_left(store) == set()
 
 

@@ -154,7 +154,10 @@ class Delivery:
             self.call.at_start.append(lambda: self._let_go_of(lease))
         else:
             self.call.request.fence, self.call.request.lease = started.fence, lease
-        return self.guard.run(lease, proceed, lambda ending: self._end(lease, ending))
+        until_the_end = self.policy.scope != "while_executing"
+        return self.guard.run(
+            lease, proceed, lambda ending: self._end(lease, ending), to_the_exit=until_the_end
+        )
 
     def _let_go_of(self, lease: Lease) -> None:
         """The body begins: from here on the next call may be queued."""
@@ -170,10 +173,11 @@ class Delivery:
         """Give the lock back as the scope says; the owner that has taken it over, if one has."""
         if self._let_go:
             return None
-        goes_on = ending.kind in {"again", "failed"} and not self.call.request.is_eager
-        if goes_on and self.policy.scope != "while_executing":
+        while_executing = self.policy.scope == "while_executing"
+        if ending.kind == "again" and not while_executing and not self.call.request.is_eager:
             return self.lock.hand_back(lease.owner, lease.fence, self.queued_ttl + ending.delay)
-        return self.lock.release(lease.owner, lease.fence, ended=ending.kind == "done")
+        ended = ending.kind == "done" or (ending.kind == "failed" and not while_executing)
+        return self.lock.release(lease.owner, lease.fence, ended=ended)
 
     # --- the lock is another's
 
