@@ -80,6 +80,7 @@ def test_a_policy_by_itself_changes_nothing(pay: Any) -> None:
     call = running(pay, "A")
     assert Nothing().run(call, lambda call: call.args) == ("A",)
     assert Nothing().publish(call, lambda call: "sent") == "sent"
+    Nothing().passed_over(call, None)
     Nothing().failed(call, ValueError())
     Nothing().lost(call, 0.0)
     assert not hasattr(Nothing(), "__dict__")
@@ -100,12 +101,13 @@ def test_hooks_say_what_they_take() -> None:
     assert taken == {
         "publish": ["self", "call", "proceed"],
         "run": ["self", "call", "proceed"],
+        "passed_over": ["self", "call", "outcome"],
         "failed": ["self", "call", "error"],
         "lost": ["self", "call", "grace"],
     }
 
 
-_HOOKS = ("publish", "run", "failed", "lost")
+_HOOKS = ("publish", "run", "passed_over", "failed", "lost")
 
 
 @dataclass(frozen=True)

@@ -339,6 +339,53 @@ def test_failed_hook_comes_once_after_retries(app: Celery) -> None:
 
 
 @dataclass(frozen=True)
+class Answering(Policy):
+    """Answers, or refuses, each call itself."""
+
+    error: Exception | None = None
+
+    kind: ClassVar[str] = "answering"
+    order: ClassVar[int] = 15
+
+    @override
+    def run(self, call: Call, proceed: Callable[[Call], Any]) -> Any:
+        call.at_exit.append(lambda outcome: note("exit", by="first", outcome=outcome))
+        call.at_exit.append(lambda outcome: note("exit", by="second", outcome=outcome))
+        if self.error is not None:
+            raise self.error
+        return "answered"
+
+
+@dataclass(frozen=True)
+class PassedOver(Policy):
+    """Writes down how calls ended that did not come to it."""
+
+    kind: ClassVar[str] = "passed_over"
+    order: ClassVar[int] = 20
+
+    @override
+    def passed_over(self, call: Call, outcome: BaseException | None) -> None:
+        note("exit", by="inside", outcome=outcome)
+        raise RuntimeError("cannot clean up")
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no")], ids=repr)
+def test_a_run_that_ends_further_out_is_told_inside_and_then_to_those_who_asked(
+    app: Celery, error: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a policy took at publish would be kept by a call that never came to it."""
+    policies = {"outer": Outer(), "answering": Answering(error), "inside": PassedOver()}
+    task = app.task(base=PolicyTask, name="same", **policies)(same)
+
+    result = task.apply((1,))
+
+    assert result.result is (error or "answered")
+    assert seen("exit") == ["inside", "second", "first"]
+    assert all(entry["outcome"] is error for entry in SEEN if entry["event"] == "exit")
+    assert "could not clean up at its exit" in caplog.text
+
+
+@dataclass(frozen=True)
 class Clumsy(Policy):
     """A policy whose clean-up fails."""
 

@@ -5,6 +5,7 @@ links, revokes and redeliveries are what they are in a worker; no processes and 
 decides what is delivered, twice or never, and in which order.
 """
 
+import copy
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from celery.utils.time import maybe_iso8601
 from celery.worker import state
 from kombu import Queue
 
+from celery_patterns.core.policy import REPLAY_HEADER
 from celery_patterns.testing import MovableClock
 
 
@@ -80,6 +82,13 @@ class InlineWorker:
                 self.now = due
             self.deliver(message)
         raise AssertionError(f"still at work after {most} deliveries")
+
+
+def replay_of(message: Any, number: int = 1) -> Any:
+    """Return a message as the replay of a dead letter publishes it: the same id, another life."""
+    again = copy.copy(message)
+    again.headers = {**message.headers, REPLAY_HEADER: f"entry/{number}", "retries": 0}
+    return again
 
 
 @contextmanager

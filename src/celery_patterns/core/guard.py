@@ -3,14 +3,17 @@
 Waiting, refusing, telling, and above all: how a run under a lease ends.
 
 ==========================  ===================================================================
-the body                    the run ended as
+the run                     has ended as
 ==========================  ===================================================================
 returned                    ``done``
-raised                      ``failed``; whether that is final, a policy further out decides
+raised                      ``failed``
 was retried or put off, or  ``again``: the task goes on after a delay
 its process has to exit
 raised Ignore or Reject     ``dropped``: nothing is known, nothing is recorded
 ==========================  ===================================================================
+
+What counts is what left the outermost policy: one of those further out may have had a failure
+retried, or a success put off. So it is there that the lease is given back.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_patterns.core.policy import Call, Run
+    from celery_patterns.core.store import Store
 
 logger = logging.getLogger("celery_patterns")
 
@@ -55,6 +59,11 @@ class Ending:
 
     kind: Literal["done", "failed", "again", "dropped"]
     delay: float = 0.0
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is to be remembered: a message that the broker delivers once more is a late copy."""
+        return self.kind in {"done", "failed"}
 
 
 def ending_of(app: Celery, error: BaseException | None) -> Ending:
@@ -86,29 +95,18 @@ class Guard:
     key: str
     on_store_error: str
 
-    def run(
-        self, lease: Lease, proceed: Run, end: Callable[[Ending], str | None], *, to_the_exit: bool = False
-    ) -> Any:
-        """Run the body under ``lease``.
+    def run(self, lease: Lease, proceed: Run, end: Callable[[Ending], str | None]) -> Any:
+        """Run the body under ``lease``, which is held until it is known what becomes of the run.
 
         Args:
             lease: It is renewed meanwhile.
             proceed: The rest of the onion.
             end: Gives the lease back; returns the owner that has taken it over, if one has.
-            to_the_exit: Keep the lease of a body that raised until it is known what becomes of that.
         """
         app = self.call.app
         keeper.hold(lease)
-        try:
-            result = proceed(self.call)
-        except BaseException as error:
-            if to_the_exit:
-                self.call.at_exit.append(lambda outcome: self.give_back(lease, ending_of(app, outcome), end))
-            else:
-                self.give_back(lease, ending_of(app, error), end)
-            raise
-        self.give_back(lease, Ending("done"), end)
-        return result
+        self.call.at_exit.append(lambda outcome: self.give_back(lease, ending_of(app, outcome), end))
+        return proceed(self.call)
 
     def give_back(self, lease: Lease, ending: Ending, end: Callable[[Ending], str | None]) -> None:
         """End a run. The task has had its effect, so what fails here does not fail it."""
@@ -124,6 +122,20 @@ class Guard:
         except StoreUnavailable as error:
             self.store_error("release", "trying again until its lease ends", error)
             keeper.finish(lease, report, lambda: None)
+
+    def begin_anew(self, store: Store, marker: str) -> None:
+        """Somebody publishes the call under an id of his choice: what ended under it before is history.
+
+        Raises:
+            StoreUnavailable: If ``on_store_error`` says so.
+        """
+        try:
+            with store.reporting():
+                store.client.delete(marker)
+        except StoreUnavailable as error:
+            if self.on_store_error == "raise":
+                raise
+            self.store_error("publish", "it is taken for a copy if a task of this id has ended", error)
 
     def is_own(self, owner: str) -> bool:
         """Whether ``owner`` is another delivery of this very task."""

@@ -45,8 +45,9 @@ class Call:
         options: What ``apply_async`` was given; empty while the call runs.
         request: The running request, a Celery ``Context``; ``None`` while the call is being published.
         at_start: Called, in order, when all policies have let the call through and its body begins.
-        at_exit: Called, in order, when the outermost policy has been left, with what left it: an
-            exception, or ``None`` for a result. Only there one knows whether a failure was final.
+        at_exit: Called, the last one first, when the outermost policy has been left, with what left
+            it: an exception, or ``None`` for a result. Only there one knows whether that is final.
+        reached: The policies that this delivery has come to.
     """
 
     seam: Seam
@@ -56,6 +57,7 @@ class Call:
     request: Any = None
     at_start: list[Callable[[], None]] = field(default_factory=list)
     at_exit: list[Callable[[BaseException | None], None]] = field(default_factory=list)
+    reached: list[Policy] = field(default_factory=list)
     _arguments: Mapping[str, Any] | None = field(default=None, init=False)  # not for a replaced call
 
     @property
@@ -86,6 +88,12 @@ class Call:
             self.options.get("headers") if self.request is None else self.request.headers
         )
         return found or {}
+
+    @property
+    def has_chosen_id(self) -> bool:
+        """Whether its publisher has chosen the task id: it may be one that has been there before."""
+        options = self.options
+        return bool(options.get("task_id") and not (options.get("root_id") or options.get("group_id")))
 
     @property
     def replay(self) -> int:
@@ -190,6 +198,13 @@ class Policy:
         """Around the body, in the process that runs it. ``Retry`` leaving it is not a failure."""
         return proceed(call)
 
+    def passed_over(self, call: Call, outcome: BaseException | None) -> None:
+        """A policy further out has ended the run before it came to this one.
+
+        ``outcome`` is what has left the outermost policy: an exception, or ``None`` for a result.
+        Whoever took something when the call was published lets go of it here.
+        """
+
     def failed(self, call: Call, error: BaseException) -> None:
         """The call failed or was revoked and will not run again: let go of what it holds."""
 
@@ -204,8 +219,13 @@ def onion(policies: Iterable[Policy], body: Run) -> Run:
     """``body`` inside the ``run`` of all policies, which are given outermost first."""
     proceed = body
     for policy in reversed(tuple(policies)):
-        proceed = partial(policy.run, proceed=proceed)
+        proceed = partial(_enter, policy, proceed=proceed)
     return proceed
+
+
+def _enter(policy: Policy, call: Call, proceed: Run) -> Any:
+    call.reached.append(policy)
+    return policy.run(call, proceed)
 
 
 def publish_onion(policies: Iterable[Policy], send: Publish) -> Publish:

@@ -117,17 +117,18 @@ class Seam:
             raise
 
     def _run_through(self, call: Call) -> Any:
-        run = onion(self.active(), self._begin_body)
+        active = self.active()
+        run = onion(active, self._begin_body)
         while True:
             try:
-                with self._leaving(call):
+                with self._leaving(call, active):
                     return run(call)
             except EagerWait as wait:
                 wait_in_place(wait.delay)
 
     @contextmanager
-    def _leaving(self, call: Call) -> Iterator[None]:
-        """Tell those who asked for it how the call ended; one that fails changes nothing of that."""
+    def _leaving(self, call: Call, active: tuple[Policy, ...]) -> Iterator[None]:
+        """Tell the policies how the call ended, inner ones first; one that fails changes nothing of that."""
         outcome: BaseException | None = None
         try:
             yield
@@ -135,9 +136,11 @@ class Seam:
             outcome = error
             raise
         finally:
-            tellers = [*call.at_exit]
+            passed_over = [one.passed_over for one in active if one not in call.reached]
+            tellers = [*(functools.partial(tell, call) for tell in passed_over[::-1]), *call.at_exit[::-1]]
             call.at_start.clear()
             call.at_exit.clear()
+            call.reached.clear()
             for tell in tellers:
                 try:
                     tell(outcome)

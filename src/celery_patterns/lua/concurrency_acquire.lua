@@ -2,14 +2,14 @@
 -- KEYS[1] the limit, "1 <fence> <limit>"; beside it <KEYS[1]>:held, task ids by the end of their lease,
 --         :line, task ids by arrival (us), and :looks, task ids by when they have to look again (ms)
 -- KEYS[2] the lease of this task id, <KEYS[1]>:held:<id>: owner, fence, until, host
--- KEYS[3] the marker of this task id, "ended"
+-- KEYS[3] the marker of this task id, "ended <replay>"
 -- ARGV    owner, lease_ms, keep_ms, limit, host, and if need be "again" where a remembered end does not count,
 --         and for those who wait: waited_ms, near_ms and far_ms: until the next look of one whose turn is
 --         next, and of others, slack_ms: how late a look may come
 -- Returns the fence of a run that starts; asking again as the same owner changes nothing
 --         {"lapsed", fence, owner}: it starts, and an owner's lease had lapsed
 --         {"copy", owner, left in ms}: another delivery of this task id runs
---         {"ended", ms for which that is remembered}; {"version", limit}
+--         {"ended", ms for which that is remembered, replay}; {"version", limit}
 --         {"full", ms until the next look (0: it does not wait), how many are ahead}
 local now = now_us()
 local ms = math.floor(now / 1000)
@@ -18,7 +18,9 @@ local limit = redis.call('GET', KEYS[1])
 local mine = redis.call('HMGET', KEYS[2], 'owner', 'until', 'fence')
 local held, line, lapsed = KEYS[1] .. ':held', KEYS[1] .. ':line', mine[1]
 
-if mark and ARGV[6] ~= 'again' then return {'ended', redis.call('PTTL', KEYS[3])} end
+if mark and ARGV[6] ~= 'again' then
+  return {'ended', redis.call('PTTL', KEYS[3]), tonumber(string.sub(mark, 7))}
+end
 if limit and string.sub(limit, 1, 2) ~= '1 ' then return {'version', limit} end
 if mine[1] and mine[2] - ms > 0 then
   if mine[1] == ARGV[1] then return tonumber(mine[3]) end

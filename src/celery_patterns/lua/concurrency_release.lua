@@ -4,7 +4,7 @@
 -- KEYS[3] the marker of this task id
 -- ARGV    owner, fence ('' for whatever this delivery has, also in the line),
 --         remember_ms: how long the end is remembered (0: not at all), and if need be
---         grace_ms: how long this delivery may still be running
+--         grace_ms: how long this delivery may still be running, replay: which one has ended
 -- Returns 1, also when it was given up before; 0 when the lease was taken from it.
 local mine = redis.call('HMGET', KEYS[2], 'owner', 'fence')
 local any = ARGV[2] == ''
@@ -14,7 +14,7 @@ if any then
   redis.call('ZREM', KEYS[1] .. ':looks', id)
 end
 if mine[1] ~= ARGV[1] or not (any or mine[2] == ARGV[2]) then return redis.call('EXISTS', KEYS[3]) end
-if ARGV[3] ~= '0' then redis.call('SET', KEYS[3], 'ended', 'PX', ARGV[3]) end
+if ARGV[3] ~= '0' then redis.call('SET', KEYS[3], 'ended ' .. (ARGV[5] or 0), 'PX', ARGV[3]) end
 if ARGV[4] then
   local ms = math.floor(now_us() / 1000)
   local grace = math.min(redis.call('HGET', KEYS[2], 'until') - ms, ARGV[4])

@@ -8,7 +8,7 @@
 -- Returns the fence of a run that starts; asking again as the same owner changes nothing
 --         {"lapsed", fence, owner}: it starts, and owner's lease had lapsed
 --         {"held", owner, left in ms, 1 if the next turn is this task's}
---         {"ended", ms for which that is remembered}; {"replaced", by}: so it was itself
+--         {"ended", ms for which that is remembered, replay}; {"replaced", by}: so it was itself
 --         {"over", ms likewise}; {"moved", by}: so was the one whose result it waits for
 --         {"version", of}
 local owner = redis.call('HGET', KEYS[1], 'owner')
@@ -19,10 +19,13 @@ local newest = ARGV[6] == 'replace' or ARGV[6] == 'keep_latest'
 local arrived = ARGV[8] and (ARGV[7] ~= '' and ARGV[7] or string.format('%.0f', now - ARGV[8] * 1000))
 local fence, lapsed = now
 
-if mark == 'ended' and ARGV[5] ~= 'again' then return {'ended', redis.call('PTTL', KEYS[2])} end
-if mark and mark ~= 'ended' and not KEYS[3] then return {'replaced', string.sub(mark, 10)} end
+local word, what = string.match(mark or '', '^(%a+) (.*)$')
+if word == 'ended' and ARGV[5] ~= 'again' then
+  return {'ended', redis.call('PTTL', KEYS[2]), tonumber(what)}
+end
+if word == 'replaced' and not KEYS[3] then return {'replaced', what} end
 local their = KEYS[3] and redis.call('GET', KEYS[3])
-if their == 'ended' then return {'over', redis.call('PTTL', KEYS[3])} end
+if their and string.sub(their, 1, 6) == 'ended ' then return {'over', redis.call('PTTL', KEYS[3])} end
 if their then return {'moved', string.sub(their, 10)} end
 if owner then
   local r = redis.call('HMGET', KEYS[1], 'owner', 'until', 'fence', 'of', 'next', 'at')

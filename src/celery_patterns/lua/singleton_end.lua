@@ -4,7 +4,8 @@
 -- ARGV    owner, fence ('' for whatever the task holds: this delivery's lease, or a place in the queue),
 --         remember_ms: how long the end is remembered (0: not at all), and if need be
 --         grace_ms: how long this delivery may still be running,
---         queued_ms: how long the task is queued (it is free as well if the task has ended meanwhile)
+--         queued_ms ('' for free): how long the task is queued, unless it has ended meanwhile,
+--         replay: which one has ended, if not the first life of the task
 -- Returns 1, also when it was given up before; {"lost", owner} when another holds the lock.
 local r = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'next')
 local owner, any = r[1], ARGV[2] == ''
@@ -22,14 +23,15 @@ if not (owner == ARGV[1] and r[2] == ARGV[2]) or r[3] or ARGV[4] then
   if owner and not queued and not (owner == ARGV[1] and (any or r[2] == ARGV[2])) then
     return redis.call('EXISTS', KEYS[2]) == 1 and 1 or {'lost', owner}
   end
-  if owner and ARGV[5] and redis.call('EXISTS', KEYS[2]) == 0 then
+  if owner and (ARGV[5] or '') ~= '' and redis.call('EXISTS', KEYS[2]) == 0 then
     redis.call('HSET', KEYS[1], 'owner', id .. '/', 'until', string.format('%.0f', ms + ARGV[5]))
     if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[5]) then redis.call('PEXPIRE', KEYS[1], ARGV[5]) end
     return 1
   end
-  if remember then redis.call('SET', KEYS[2], 'ended', 'PX', ARGV[3]) end
+  if remember then redis.call('SET', KEYS[2], 'ended ' .. (ARGV[6] or 0), 'PX', ARGV[3]) end
   local next_left = next_until and next_until - ms or 0
-  local grace = owner and not queued and math.min(redis.call('HGET', KEYS[1], 'until') - ms, ARGV[4] or 0) or 0
+  local until_ms = owner and not queued and redis.call('HGET', KEYS[1], 'until')
+  local grace = until_ms and math.min(until_ms - ms, ARGV[4] or 0) or 0
   if grace > 0 then
     redis.call('HSET', KEYS[1], 'until', string.format('%.0f', ms + grace))
     redis.call('PEXPIRE', KEYS[1], math.max(grace, next_left))
@@ -40,7 +42,7 @@ if not (owner == ARGV[1] and r[2] == ARGV[2]) or r[3] or ARGV[4] then
     return 1
   end
 elseif remember then
-  redis.call('SET', KEYS[2], 'ended', 'PX', ARGV[3])
+  redis.call('SET', KEYS[2], 'ended 0', 'PX', ARGV[3])
 end
 redis.call('DEL', KEYS[1])
 return 1

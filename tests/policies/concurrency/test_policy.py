@@ -7,13 +7,14 @@ import pytest
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import chain
 
-from celery_patterns import ConcurrencyLimit, Idempotency, PolicyError, Singleton, concurrency_limit
+from celery_patterns import ConcurrencyLimit, Idempotency, PolicyError, Singleton, concurrency_limit, disabled
+from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.seam import install
 from celery_patterns.core.store import Store
 from celery_patterns.errors import ConcurrencyLimitReached, StoreUnavailable, StoreVersionError
 from celery_patterns.policies.concurrency.places import Full, Places, limit_key
 from celery_patterns.testing import CapturedEvents, MovableClock
-from tests.ground.inline import InlineWorker, revoked
+from tests.ground.inline import InlineWorker, replay_of, revoked
 from tests.policies.concurrency.conftest import Make
 
 Runs = list[Any]
@@ -338,6 +339,67 @@ def test_a_copy_waits_and_is_acknowledged_when_its_task_has_ended(
     work.deliver(message)
     assert (call.get(), runs) == (1, [("t", 1)])
     assert [event.detail["copy"] for event in patterns_events.of("deferred")] == [True]
+
+
+def test_a_replay_of_a_dead_letter_is_no_late_copy(make: Make, work: InlineWorker, runs: Runs) -> None:
+    """A task that is run again after its cause was mended would be taken for a late copy and dropped."""
+    fails = [True]
+
+    def body(*_: Any) -> str:
+        if fails:
+            raise ValueError("declined")
+        return "done"
+
+    export = make(1, body)
+    call = export.delay("t")
+    (message,) = work.take()
+    work.waiting.clear()
+    work.deliver(message)
+    work.deliver(message)
+    assert len(runs) == 1, "a copy ran as well"
+    fails.clear()
+    again = replay_of(message)
+    work.deliver(again)
+    assert call.get() == "done"
+    work.deliver(again)
+    work.deliver(message)
+    assert len(runs) == 2, "a copy ran as well"
+    export.apply_async(("t",), task_id=call.id)  # what somebody sends again is no copy either
+    work.run()
+    assert len(runs) == 3
+
+
+def test_a_replay_after_the_hard_limit(make: Make, work: InlineWorker, runs: Runs, store: Store) -> None:
+    """The same, for an end that only the worker's parent has seen."""
+    export = make(1)
+    call = export.delay("t")
+    (message,) = work.take()
+    work.waiting.clear()
+    begin(export, request := work.request(message))
+    request.on_timeout(soft=False, timeout=1)
+    work.deliver(message)
+    assert runs == []
+    work.clock.advance(KILL_GRACE)
+    work.deliver(replay_of(message))
+    assert (call.get(), len(runs), holders(store)) == ("t1", 1, set())
+
+
+def test_a_duplicate_that_idempotency_answers_leaves_the_line(
+    make: Make, work: InlineWorker, runs: Runs, store: Store
+) -> None:
+    """Those behind a call that needs no place any more would wait until it does not look again."""
+    export = make(1)
+    install(export, Idempotency("number"))
+    take_places(store, "x")
+    call = export.delay("t")
+    deliver_next(work)
+    assert line(store) == [call.id]
+    leave(store, "x")
+    with disabled("concurrency_limit"):
+        export.apply(("t",))
+    assert line(store) == [call.id]
+    work.run()
+    assert (call.get(), runs, line(store)) == ("t1", [("t", 1)], [])
 
 
 def test_the_lease_of_a_singleton_is_what_the_body_sees(make: Make, work: InlineWorker, store: Store) -> None:

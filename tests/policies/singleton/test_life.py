@@ -12,13 +12,16 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
 from tenacity import wait_fixed
 
-from celery_patterns import Call, ConcurrencyLimit, Policy, RetryPolicy, Singleton
+from celery_patterns import Call, ConcurrencyLimit, Idempotency, Policy, RetryPolicy, Singleton
 from celery_patterns.core.policy import Run
+from celery_patterns.core.postpone import postpone
+from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.seam import install
 from celery_patterns.core.store import Store
-from celery_patterns.errors import KeyArgumentError, StoreVersionError
+from celery_patterns.core.waits import deferrals
+from celery_patterns.errors import KeyArgumentError, Refused, StoreVersionError
 from celery_patterns.testing import CapturedEvents, MovableClock
-from tests.ground.inline import InlineWorker, revoked
+from tests.ground.inline import InlineWorker, replay_of, revoked
 from tests.policies.singleton.conftest import Make
 
 Runs = list[Any]
@@ -292,16 +295,13 @@ def test_a_task_may_replace_itself(make: Make, work: InlineWorker, runs: Runs, s
     assert keys_left(store) == set()
 
 
-def test_a_task_may_be_sent_again_under_its_id(make: Make, work: InlineWorker, runs: Runs) -> None:
+@pytest.mark.parametrize("scope", ["until_executed", "until_executing", "while_executing"])
+def test_a_task_may_be_sent_again_under_its_id(
+    make: Make, work: InlineWorker, runs: Runs, scope: Any
+) -> None:
     """A failed task that an operator sends again would be taken for a late copy of itself."""
     fails = [True]
-
-    def body(*_: Any) -> str:
-        if fails:
-            raise ValueError("declined")
-        return "done"
-
-    sync = make(body)
+    sync = make(until_mended(fails), scope=scope)
     sync.apply_async(("a",), task_id="mine")
     work.run()
     fails.clear()
@@ -309,6 +309,165 @@ def test_a_task_may_be_sent_again_under_its_id(make: Make, work: InlineWorker, r
     work.run()
     assert call.get() == "done"
     assert len(runs) == 2
+
+
+@pytest.mark.parametrize("scope", ["until_executed", "while_executing"])
+def test_a_replay_of_a_dead_letter_is_no_late_copy(
+    make: Make, work: InlineWorker, runs: Runs, scope: Any
+) -> None:
+    """A task that is run again after its cause was mended would be taken for a late copy and dropped."""
+    fails = [True]
+    call = make(until_mended(fails), scope=scope).delay("a")
+    (message,) = work.take()
+    work.waiting.clear()
+    work.deliver(message)
+    work.deliver(message)
+    assert len(runs) == 1, "a copy ran as well"
+    fails.clear()
+    again = replay_of(message)
+    work.deliver(again)
+    assert call.get() == "done"
+    work.deliver(again)
+    work.deliver(message)
+    assert len(runs) == 2, "a copy ran as well"
+
+
+def test_a_replay_after_the_hard_limit(make: Make, work: InlineWorker, runs: Runs, store: Store) -> None:
+    """The same, for an end that only the worker's parent has seen."""
+    sync = make()
+    call = sync.delay("a")
+    (message,) = work.take()
+    work.waiting.clear()
+    _begin(sync, request := work.request(message))
+    request.on_timeout(soft=False, timeout=1)
+    work.deliver(message)
+    assert runs == []
+    work.clock.advance(KILL_GRACE)
+    work.deliver(replay_of(message))
+    assert (call.get(), len(runs)) == ("a1", 1)
+    assert keys_left(store) == set()
+
+
+def test_a_replay_of_a_follower_runs_itself(make: Make, work: InlineWorker, runs: Runs) -> None:
+    """A duplicate that shared a failure would share it for ever, however often it is run again."""
+    fails = [True]
+    sync = make(until_mended(fails))
+    sync.delay("a")
+    call = sync.apply_async(("a",), task_id="mine")
+    first, second = work.take()
+    work.waiting.clear()
+    work.deliver(first)
+    work.deliver(second)
+    with pytest.raises(ValueError, match="declined"):
+        call.get()
+    fails.clear()
+    work.deliver(replay_of(second))
+    assert work.app.AsyncResult("mine").get() == "done"
+    assert len(runs) == 2
+
+
+def until_mended(fails: list[bool]) -> Callable[..., str]:
+    """Return a body that fails until `fails` is cleared."""
+
+    def body(*_: Any) -> str:
+        if fails:
+            raise ValueError("declined")
+        return "done"
+
+    return body
+
+
+def test_a_retry_is_dropped_if_a_copy_of_its_delivery_has_succeeded(
+    make: Make, work: InlineWorker, runs: Runs
+) -> None:
+    """A worker that is killed after it has published a retry would have the task succeed twice."""
+    fails = [True]
+
+    def body(task: Any, doc: str, version: int) -> str:
+        if fails:
+            raise task.retry(countdown=60)
+        return "done"
+
+    call = make(body).delay("a")
+    (message,) = work.take()
+    work.waiting.clear()
+    work.deliver(message)
+    fails.clear()
+    work.deliver(message)
+    assert (call.get(), len(runs)) == ("done", 2)
+    work.run()
+    assert (call.get(), len(runs)) == ("done", 2)
+
+
+# --- what other policies make of a run ---------------------------------------------------------------------
+
+
+def test_a_duplicate_that_idempotency_answers_lets_go(
+    make: Make, work: InlineWorker, runs: Runs, store: Store
+) -> None:
+    """A call that never reached its lock would keep it for an hour, and later ones would join it."""
+    sync = make()
+    install(sync, Idempotency(("doc", "version")))
+    for version in (1, 1, 2, 1):
+        call = sync.delay("a", version)
+        work.run()
+        assert call.get() == f"a{version}"
+        assert {key for key in keys_left(store) if "singleton" in key} == set()
+    assert runs == [("a", 1), ("a", 2)]
+
+
+def test_a_call_that_another_policy_puts_off_keeps_its_lock(
+    make: Make, work: InlineWorker, runs: Runs, store: Store, owner: Any
+) -> None:
+    """A call that waits before it comes to its lock would lose it to time, or to another."""
+    sync = make(queued_ttl=60)
+    install(sync, PuttingOff())
+    call = sync.delay("a")
+    work.take()
+    work.deliver(work.waiting.pop(0)[1])
+    assert owner() == f"{call.id}/"
+    assert 655 < left(store) <= 660
+    work.run()
+    assert (call.get(), runs, keys_left(store)) == ("a1", [("a", 1)], set())
+
+
+@dataclass(frozen=True)
+class PuttingOff(Policy):
+    """Puts each call off once, for ten minutes."""
+
+    kind: ClassVar[str] = "putting_off"
+    order: ClassVar[int] = 1
+
+    def run(self, call: Call, proceed: Run) -> Any:
+        if not deferrals(call):
+            postpone(call, 600, Refused("busy", 600), policy=self.kind)
+        return proceed(call)
+
+
+@pytest.mark.parametrize("scope", ["until_executed", "while_executing"])
+def test_a_success_that_another_policy_takes_back_is_no_end(
+    make: Make, work: InlineWorker, runs: Runs, store: Store, scope: Any
+) -> None:
+    """Its retry would be taken for a late copy of what has ended, and dropped."""
+
+    @dataclass(frozen=True)
+    class Storing(Policy):
+        kind: ClassVar[str] = "storing"
+        order: ClassVar[int] = 30
+
+        def run(self, call: Call, proceed: Run) -> Any:
+            result = proceed(call)
+            if len(runs) == 1:
+                raise ConnectionError("cannot store the result")
+            return result
+
+    sync = make(scope=scope)
+    install(sync, Storing(), RetryPolicy(ConnectionError, wait=wait_fixed(60)))
+    call = sync.delay("a")
+    work.run()
+    assert call.get() == "a1"
+    assert len(runs) == 2
+    assert keys_left(store) == set()
 
 
 # --- the queue ---------------------------------------------------------------------------------------------

@@ -55,11 +55,21 @@ class Delivery:
                     self._wait_for(copy)
                 case Full() as full:
                     return self._full(full)
+                case Ended() as ended if self.call.replay > ended.replay:
+                    again = True  # no copy of what ended, but its replay
                 case Ended() as ended:
                     outcome = self.guard.ended_as(ended.age, self._reason("has let another delivery in", 0))
                     if outcome or not keeps_results(self.call):
                         return acknowledge_copy(self.call, outcome)
                     again = True
+
+    def sent_anew(self) -> None:
+        """The call is published under an id that may have been there before."""
+        self.guard.begin_anew(self.places.store, self.places.marker(str(self.call.id)))
+
+    def passed_over(self) -> None:
+        """The call has ended before it came here: leave the line."""
+        self._let_go("release", ended=False, grace=0.0)
 
     def failed(self) -> None:
         """The call will not run again: let go of its place, here or in the line."""
@@ -102,7 +112,7 @@ class Delivery:
 
     def _end(self, lease: Lease, ending: Ending) -> str | None:
         """Give the place back; something true if it was given to another meanwhile."""
-        kept = self.places.release(lease.owner, lease.fence, ended=ending.kind == "done")
+        kept = self.places.release(lease.owner, lease.fence, ended=ending.is_end, replay=self.call.replay)
         return None if kept else "another/"
 
     def _wait_for(self, copy: Copy) -> NoReturn:
@@ -124,6 +134,6 @@ class Delivery:
 
     def _let_go(self, at: str, *, ended: bool, grace: float) -> None:
         try:
-            self.places.release(self.call.owner, None, ended=ended, grace=grace)
+            self.places.release(self.call.owner, None, ended=ended, replay=self.call.replay, grace=grace)
         except StoreUnavailable as error:
             self.guard.store_error(at, "its lease runs out by itself", error)

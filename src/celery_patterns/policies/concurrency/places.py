@@ -57,9 +57,10 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An earlier delivery of this very task ended, ``age`` seconds ago."""
+    """An earlier delivery of this very task ended, ``age`` seconds ago, in its ``replay``."""
 
     age: float
+    replay: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +136,21 @@ class Places:
             case b"lapsed":
                 return Started(int(first), rest[0].decode())
             case b"ended":
-                return Ended(max(0.0, self.remember - first / 1000))
+                return Ended(max(0.0, self.remember - first / 1000), rest[0])
         raise StoreVersionError(
             f"{self.key} was written by a newer version of celery-patterns: {first!r} (this reads {VERSION})"
         )
 
-    def release(self, owner: str, fence: int | None, *, ended: bool, grace: float = 0.0) -> bool:
+    def release(
+        self, owner: str, fence: int | None, *, ended: bool, replay: int = 0, grace: float = 0.0
+    ) -> bool:
         """Give the place up; whether it was still this delivery's.
 
         Args:
             owner: The delivery.
             fence: Of its lease; ``None`` for whatever it has, also in the line.
             ended: Whether to remember that the task ended.
+            replay: Which replay of a dead letter that was; 0 for none.
             grace: For how many seconds the delivery may still be running.
 
         Raises:
@@ -157,8 +161,8 @@ class Places:
             "" if fence is None else fence,
             _ms(self.remember) if ended else 0,
         )
-        if grace:
-            args += (_ms(grace),)
+        if grace or replay:
+            args += (_ms(grace), replay)
         return bool(_release(self.store, self._keys(owner), args))
 
     def lease_of(self, owner: str, fence: int) -> Lease:
@@ -175,7 +179,11 @@ class Places:
 
     def _keys(self, owner: str) -> tuple[str, str, str]:
         task_id = task_id_of(owner)
-        return self.key, f"{self.key}:held:{task_id}", f"{self.key}:ended:{task_id}"
+        return self.key, f"{self.key}:held:{task_id}", self.marker(task_id)
+
+    def marker(self, task_id: str) -> str:
+        """The key in Redis that says that a task has ended."""
+        return f"{self.key}:ended:{task_id}"
 
 
 def limit_key(store: Store, name: str, key: str | None) -> str:

@@ -6,6 +6,7 @@ one of them lost its lease and went on all the same.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,6 +16,7 @@ from celery_patterns.core.policy import Call, Policy, Publish, Run
 from celery_patterns.core.postpone import redelivery_timeout
 from celery_patterns.core.store import store_of, tag
 from celery_patterns.core.task import PolicyTask, as_decorator
+from celery_patterns.core.waits import deferrals
 from celery_patterns.errors import KeyArgumentError, PolicyError
 from celery_patterns.policies.concurrency.delivery import Delivery
 from celery_patterns.policies.concurrency.places import KIND, Places, limit_key
@@ -72,8 +74,14 @@ class ConcurrencyLimit(Policy):
         one_of("on_store_error", self.on_store_error, ("defer", "raise"))
 
     def publish(self, call: Call, proceed: Publish) -> AsyncResult[Any]:
-        """Refuse a call whose key cannot be made, where the caller can still mend it."""
-        if self.key is not None:
+        """Refuse a call whose key cannot be made, where the caller can still mend it.
+
+        Raises:
+            StoreUnavailable: As ``on_store_error`` says, where a task id is used again.
+        """
+        if call.has_chosen_id and not call.app.conf.task_always_eager:
+            self._delivery(call).sent_anew()
+        elif self.key is not None:
             call.key(self.key)
         return proceed(call)
 
@@ -81,13 +89,16 @@ class ConcurrencyLimit(Policy):
         """Run the body if there is a place; else do what the policy says."""
         return self._delivery(call).run(proceed)
 
+    def passed_over(self, call: Call, outcome: BaseException | None) -> None:
+        """It was answered by a policy further out: it needs no place, and no place in the line."""
+        if outcome is None and deferrals(call):
+            with suppress(KeyArgumentError):  # a call without a key never held a place
+                self._delivery(call).passed_over()
+
     def failed(self, call: Call, error: BaseException) -> None:  # noqa: ARG002 - any error is final here
         """It failed for good, was revoked or has expired: let go of its place."""
-        try:
-            delivery = self._delivery(call)
-        except KeyArgumentError:
-            return  # a call without a key never held a place
-        delivery.failed()
+        with suppress(KeyArgumentError):  # likewise
+            self._delivery(call).failed()
 
     def lost(self, call: Call, grace: float) -> None:
         """Its process is gone: so is its claim to a place."""

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery import states
 
-from celery_patterns.core.guard import PATIENCE, Ending, Guard
+from celery_patterns.core.guard import PATIENCE, Ending, Guard, ending_of
 from celery_patterns.core.lease import Lease, task_id_of
 from celery_patterns.core.outcome import Outcome, acknowledge_copy, keeps_results
 from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.waits import backoff, waited
 from celery_patterns.errors import SingletonConflict, StoreUnavailable
-from celery_patterns.policies.singleton.headers import AT_HEADER, FOLLOW_HEADER, SKIP_HEADER
+from celery_patterns.policies.singleton.headers import AT_HEADER, SKIP_HEADER, followed, following
 from celery_patterns.policies.singleton.lock import (
     KIND,
     Beginning,
@@ -81,13 +81,15 @@ class Delivery:
         """
         if SKIP_HEADER in self.call.headers:
             return self._skip(self.call.headers[SKIP_HEADER])
-        follows, again = self.call.headers.get(FOLLOW_HEADER), False
+        follows, again = followed(self.call), False
         while True:
             match self._begin(follows, again=again):
                 case Started() as started:
                     return self._run(started, proceed)
                 case Held() as held:
                     return self._conflict(held, follows, proceed)
+                case Ended() as ended if self.call.replay > ended.replay:
+                    again = True  # no copy of what ended, but its replay
                 case Ended() as ended:
                     outcome = self.guard.ended_as(ended.age, self._handing_on(self.call.id))
                     if outcome or not keeps_results(self.call):
@@ -107,10 +109,21 @@ class Delivery:
                         return None
                     follows = by
 
+    def passed_over(self, outcome: BaseException | None) -> None:
+        """The call was answered, or put off, before it came here: let go, or keep the lock for as long."""
+        ending, owner = ending_of(self.call.app, outcome), self.call.owner
+        try:
+            if ending.kind == "again":
+                self.lock.hand_back(owner, None, self.queued_ttl + ending.delay)
+            elif ending.kind == "done":
+                self.lock.release(owner, None, ended=True, replay=self.call.replay)
+        except StoreUnavailable as error:
+            self.guard.store_error("release", "what it holds ends by itself", error)
+
     def failed(self) -> None:
         """The call will not run again: let go of what it holds, in the queue or as this delivery."""
         try:
-            self.lock.release(self.call.owner, None, ended=True, grace=KILL_GRACE)
+            self.lock.release(self.call.owner, None, ended=True, replay=self.call.replay, grace=KILL_GRACE)
         except StoreUnavailable as error:
             self.guard.store_error("failed", "what it holds ends by itself", error)
 
@@ -154,10 +167,7 @@ class Delivery:
             self.call.at_start.append(lambda: self._let_go_of(lease))
         else:
             self.call.request.fence, self.call.request.lease = started.fence, lease
-        until_the_end = self.policy.scope != "while_executing"
-        return self.guard.run(
-            lease, proceed, lambda ending: self._end(lease, ending), to_the_exit=until_the_end
-        )
+        return self.guard.run(lease, proceed, lambda ending: self._end(lease, ending))
 
     def _let_go_of(self, lease: Lease) -> None:
         """The body begins: from here on the next call may be queued."""
@@ -173,11 +183,10 @@ class Delivery:
         """Give the lock back as the scope says; the owner that has taken it over, if one has."""
         if self._let_go:
             return None
-        while_executing = self.policy.scope == "while_executing"
-        if ending.kind == "again" and not while_executing and not self.call.request.is_eager:
+        comes_again = ending.kind == "again" and not self.call.request.is_eager
+        if comes_again and self.policy.scope != "while_executing":
             return self.lock.hand_back(lease.owner, lease.fence, self.queued_ttl + ending.delay)
-        ended = ending.kind == "done" or (ending.kind == "failed" and not while_executing)
-        return self.lock.release(lease.owner, lease.fence, ended=ended)
+        return self.lock.release(lease.owner, lease.fence, ended=ending.is_end, replay=self.call.replay)
 
     # --- the lock is another's
 
@@ -195,9 +204,9 @@ class Delivery:
 
     def _wait(self, held: Held, *, follows: bool) -> NoReturn:
         longest = self._turn_poll if held.turn else backoff(self.call, LONGEST_POLL, SHORTEST_POLL)
-        headers = None
+        headers: dict[str, str] | None = None
         if follows and self.policy.scope != "until_executing":
-            headers = {FOLLOW_HEADER: task_id_of(held.owner)}
+            headers = following(self.call, task_id_of(held.owner))
         self.guard.wait(held.owner, min(held.left + 0.01, longest), self._reason(held), headers)
 
     def _skip(self, holder: str) -> None:
@@ -220,12 +229,12 @@ class Delivery:
 
     # --- another's result
 
-    def _outcome_followed(self, followed: str | None, age: float) -> Outcome | None:
+    def _outcome_followed(self, task_id: str | None, age: float) -> Outcome | None:
         """What the followed task ended with; ``None`` if that is nothing, so that this one has to run."""
         if not keeps_results(self.call):
             return Outcome(states.SUCCESS, None)
-        outcome = self.guard.outcome_of(followed)
+        outcome = self.guard.outcome_of(task_id)
         if outcome is None and age < PATIENCE:
             delay = backoff(self.call, 1.0, SHORTEST_POLL)
-            self.guard.wait(None, delay, self._handing_on(followed), {FOLLOW_HEADER: followed})
+            self.guard.wait(None, delay, self._handing_on(task_id), following(self.call, task_id))
         return None if outcome is None or outcome.state == states.REVOKED else outcome

@@ -74,9 +74,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An earlier delivery of this very task ended, ``age`` seconds ago."""
+    """An earlier delivery of this very task ended, ``age`` seconds ago, in its ``replay``."""
 
     age: float
+    replay: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class Lock:
         """
         answer = _queue(
             self.store,
-            (self.key, self._marker(task_id)),
+            (self.key, self.marker(task_id)),
             (task_id, _ms(queued), self.on_conflict, self._terms[2], self._remember_ms),
         )
         if isinstance(answer, int):
@@ -180,7 +181,7 @@ class Lock:
         keys: tuple[str, ...] = (self.key, f"{self.key}:ended:{task_id_of(owner)}")
         args: tuple[str | int, ...] = (owner, *self._terms)
         if follows is not None:
-            keys += (self._marker(follows),)
+            keys += (self.marker(follows),)
         if again or self.on_conflict in WAITING:
             args += ("again" if again else "",)
         if self.on_conflict in WAITING:
@@ -195,7 +196,7 @@ class Lock:
             case b"held":
                 return Held(first.decode(), rest[0] / 1000, bool(rest[1]))
             case b"ended":
-                return Ended(max(0.0, self.remember - first / 1000))
+                return Ended(max(0.0, self.remember - first / 1000), rest[0])
             case b"over":
                 return Over(max(0.0, self.remember - first / 1000))
             case b"replaced":
@@ -204,20 +205,24 @@ class Lock:
                 return Moved(first.decode())
         raise self._newer(first)
 
-    def release(self, owner: str, fence: int | None, *, ended: bool, grace: float = 0.0) -> str | None:
+    def release(
+        self, owner: str, fence: int | None, *, ended: bool, replay: int = 0, grace: float = 0.0
+    ) -> str | None:
         """Give it up; returns the owner that has taken it over, if one has.
 
         Args:
             owner: The delivery.
             fence: Of its lease; ``None`` for whatever the task holds, in the queue or as this delivery.
             ended: Whether to remember that the task ended.
+            replay: Which replay of a dead letter that was; 0 for none.
             grace: For how many seconds the delivery may still be running.
 
         Raises:
             StoreUnavailable: Asking again is safe.
         """
         remember = self._remember_ms if ended else 0
-        return self._end(owner, fence, (remember, _ms(grace)) if grace else (remember,))
+        more = (_ms(grace), "", replay) if grace or replay else ()
+        return self._end(owner, fence, (remember, *more))
 
     def hand_back(self, owner: str, fence: int | None, queued: float) -> str | None:
         """Give it from a delivery back to its task, which comes again within ``queued``.
@@ -235,7 +240,7 @@ class Lock:
         """
         lapse(self.store, self.key, owner, grace)
 
-    def _end(self, owner: str, fence: int | None, times: tuple[int, ...]) -> str | None:
+    def _end(self, owner: str, fence: int | None, times: tuple[int | str, ...]) -> str | None:
         answer = _end(
             self.store,
             (self.key, f"{self.key}:ended:{task_id_of(owner)}"),
@@ -243,7 +248,8 @@ class Lock:
         )
         return None if answer == 1 else answer[1].decode()
 
-    def _marker(self, task_id: str) -> str:
+    def marker(self, task_id: str) -> str:
+        """The key in Redis that says that a task is through with it."""
         return f"{self.key}:ended:{task_id}"
 
     def _newer(self, version: bytes) -> StoreVersionError:

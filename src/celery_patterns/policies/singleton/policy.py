@@ -7,6 +7,7 @@ them apart by the fence.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -96,7 +97,7 @@ class Singleton(Policy):
     def publish(self, call: Call, proceed: Publish) -> AsyncResult[Any]:
         """Take the lock for the message, or do what the policy says about a conflict."""
         lock, key = self._lock(call)
-        if self.scope == "while_executing" or call.app.conf.task_always_eager:
+        if call.app.conf.task_always_eager:
             return proceed(call)
         return Publication(self, call, lock, key).send(proceed)
 
@@ -104,13 +105,16 @@ class Singleton(Policy):
         """Run the body if the lock can be had; else do what the policy says."""
         return self._delivery(call).run(proceed)
 
+    def passed_over(self, call: Call, outcome: BaseException | None) -> None:
+        """It was answered, or put off, by a policy further out: its lock must know."""
+        if self.scope != "while_executing" and not call.request.is_eager:
+            with suppress(KeyArgumentError):  # a call without a key never held one
+                self._delivery(call).passed_over(outcome)
+
     def failed(self, call: Call, error: BaseException) -> None:  # noqa: ARG002 - any error is final here
         """It failed for good, was revoked or has expired: let go of the lock."""
-        try:
-            delivery = self._delivery(call)
-        except KeyArgumentError:
-            return  # a call without a key never held one
-        delivery.failed()
+        with suppress(KeyArgumentError):  # likewise
+            self._delivery(call).failed()
 
     def lost(self, call: Call, grace: float) -> None:
         """Its process is gone: the lock is the task's again, or lapses."""

@@ -34,10 +34,12 @@ from celery_patterns.core.guard import Guard
 from celery_patterns.core.lease import task_id_of
 from celery_patterns.core.timing import start_delay, time_to_expiry
 from celery_patterns.errors import SingletonConflict, StoreUnavailable
-from celery_patterns.policies.singleton.headers import AT_HEADER, FOLLOW_HEADER, SKIP_HEADER
+from celery_patterns.policies.singleton.headers import AT_HEADER, SKIP_HEADER, following
 from celery_patterns.policies.singleton.lock import KIND, Held, Lock, Queued
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery.result import AsyncResult
 
     from celery_patterns.core.policy import Call, Publish
@@ -62,6 +64,7 @@ class Publication:
 
     def __init__(self, policy: Singleton, call: Call, lock: Lock, key: str) -> None:
         self.policy = policy
+        self.has_chosen_id = call.has_chosen_id
         self.is_bare = not any(call.options.get(name) for name in _CANVAS)
         self.call = replace(call, options={**call.options, "task_id": call.id or uuid()})
         self.lock = replace(lock, host=socket.gethostname())
@@ -74,6 +77,8 @@ class Publication:
             SingletonConflict: As the policy says.
             StoreUnavailable: Likewise.
         """
+        if self.policy.scope == "while_executing":
+            return self._send_unlocked(proceed)
         try:
             answer = self.lock.queue(self._id, self._queued())
         except StoreUnavailable as error:
@@ -85,9 +90,14 @@ class Publication:
             return self._publish(answer, proceed)
         return self._conflict(answer, proceed)
 
+    def _send_unlocked(self, proceed: Publish) -> AsyncResult[Any]:
+        if self.has_chosen_id:
+            self.guard.begin_anew(self.lock.store, self.lock.marker(self._id))
+        return proceed(self.call)
+
     def _publish(self, queued: Queued, proceed: Publish) -> AsyncResult[Any]:
         newest = self.policy.on_conflict in {"replace", "keep_latest"}
-        call = self._with_header(AT_HEADER, queued.at) if newest else self.call
+        call = self._with_headers({AT_HEADER: queued.at}) if newest else self.call
         try:
             return proceed(call)
         except BaseException:
@@ -100,9 +110,9 @@ class Publication:
             return proceed(self.call)
         if not self.is_bare:
             follows = on_conflict != "raise" and self.policy.scope == "until_executed"
-            return proceed(self._with_header(FOLLOW_HEADER, holder) if follows else self.call)
+            return proceed(self._with_headers(following(self.call, holder)) if follows else self.call)
         if on_conflict == "skip":
-            return proceed(self._with_header(SKIP_HEADER, holder))
+            return proceed(self._with_headers({SKIP_HEADER: holder}))
         if on_conflict == "raise":
             self.guard.refuse(SingletonConflict(f"key {self.guard.key} is held by {holder}", held.left))
         self.guard.tell("joined", holder=holder)
@@ -126,6 +136,6 @@ class Publication:
     def _id(self) -> str:
         return cast("str", self.call.id)
 
-    def _with_header(self, name: str, value: str | int) -> Call:
-        headers = {**self.call.headers, name: value}
+    def _with_headers(self, more: Mapping[str, str | int]) -> Call:
+        headers = {**self.call.headers, **more}
         return replace(self.call, options={**self.call.options, "headers": headers})
