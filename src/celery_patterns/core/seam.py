@@ -136,8 +136,9 @@ class Seam:
             outcome = error
             raise
         finally:
-            passed_over = [one.passed_over for one in active if one not in call.reached]
-            tellers = [*(functools.partial(tell, call) for tell in passed_over[::-1]), *call.at_exit[::-1]]
+            missed = [one for one in active[::-1] if one not in call.reached]
+            tellers: list[Callable[[BaseException | None], None]]
+            tellers = [functools.partial(one.passed_over, call) for one in missed] + call.at_exit[::-1]
             call.at_start.clear()
             call.at_exit.clear()
             call.reached.clear()

@@ -19,14 +19,18 @@ local newest = ARGV[6] == 'replace' or ARGV[6] == 'keep_latest'
 local arrived = ARGV[8] and (ARGV[7] ~= '' and ARGV[7] or string.format('%.0f', now - ARGV[8] * 1000))
 local fence, lapsed = now
 
-local word, what = string.match(mark or '', '^(%a+) (.*)$')
-if word == 'ended' and ARGV[5] ~= 'again' then
-  return {'ended', redis.call('PTTL', KEYS[2]), tonumber(what)}
+if mark then
+  local word, what = string.match(mark, '^(%a+) (.*)$')
+  if word == 'ended' and ARGV[5] ~= 'again' then
+    return {'ended', redis.call('PTTL', KEYS[2]), tonumber(what)}
+  end
+  if word == 'replaced' and not KEYS[3] then return {'replaced', what} end
 end
-if word == 'replaced' and not KEYS[3] then return {'replaced', what} end
 local their = KEYS[3] and redis.call('GET', KEYS[3])
-if their and string.sub(their, 1, 6) == 'ended ' then return {'over', redis.call('PTTL', KEYS[3])} end
-if their then return {'moved', string.sub(their, 10)} end
+if their then
+  local word, what = string.match(their, '^(%a+) (.*)$')
+  return word == 'ended' and {'over', redis.call('PTTL', KEYS[3])} or {'moved', what}
+end
 if owner then
   local r = redis.call('HMGET', KEYS[1], 'owner', 'until', 'fence', 'of', 'next', 'at')
   if string.sub(r[4], 1, 2) ~= '1 ' then return {'version', r[4]} end
