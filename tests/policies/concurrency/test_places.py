@@ -1,7 +1,7 @@
 """The places under a limit against a model: any operations, crashes at any step, time passing."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,13 +17,13 @@ from celery_patterns.policies.concurrency.places import (
     Started,
     limit_key,
 )
-from celery_patterns.testing import MovableClock
+from tests.ground.frozen import FrozenTime, frozen_time
 from tests.policies.concurrency.model import Model
 
-# The clock moves by even seconds: nothing ends within half a second of being looked at.
+# Time passes by even seconds, which no length and no sum of them is: nothing ends in the moment of a look.
 LEASE, REMEMBER, NEAR, FAR, GRACE = 10.5, 101.0, 2.0, 8.0, 1.0
 TASKS = ["a", "b", "c", "d", "e", "f"]
-STEPS, EXAMPLES = 50, 150
+STEPS, EXAMPLES = 50, 250
 
 operations: Counter[str] = Counter()
 
@@ -31,11 +31,11 @@ operations: Counter[str] = Counter()
 class PlacesMachine(RuleBasedStateMachine):
     """Tasks ask for places, overstay, vanish; never more than the limit may think that they have one."""
 
+    time: ClassVar[FrozenTime]
+
     def __init__(self) -> None:
         super().__init__()
         self.store = Store("memory://places-machine")
-        self.clock = MovableClock(self.store)
-        self.began = self.store.now()
         self.fences: list[int] = []
         self.leases: dict[str, Any] = {}
         self.arrived: dict[str, float] = {}
@@ -132,10 +132,8 @@ class PlacesMachine(RuleBasedStateMachine):
         operations["crash"] += 1
 
     def advance(self, by: float) -> None:
-        """Move both clocks on; what the store's ran on by itself meanwhile is part of it."""
         self.model.advance(by)
-        behind = self.began + self.model.now - self.store.now()
-        self.clock.advance(max(0.0, behind))
+        self.time.advance(by)
 
     def some(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.leases)))
@@ -163,5 +161,6 @@ class PlacesMachine(RuleBasedStateMachine):
 def test_the_places_are_what_their_model_is() -> None:
     """More calls than may would run at once, or a place would be lost for good."""
     PlacesMachine.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=STEPS)
-    PlacesMachine.TestCase().runTest()
-    assert operations.total() >= 5_000, operations
+    with frozen_time() as PlacesMachine.time:
+        PlacesMachine.TestCase().runTest()
+    assert operations.total() >= 10_000, operations
