@@ -186,6 +186,32 @@ def test_the_first_and_the_latest_run(make: Make, work: InlineWorker, runs: Runs
     assert [call.get() for call in calls] == ["a1", None, None, None, "a5"]
 
 
+@pytest.mark.parametrize(
+    ("on_conflict", "results"),
+    [("replace", ["a4", "a4", "a4", "a4"]), ("keep_latest", ["a1", "a4", "a4", "a4"])],
+)
+def test_those_that_were_replaced_in_a_group_have_the_result_of_the_newest(
+    make: Make, work: InlineWorker, runs: Runs, on_conflict: str, results: list[str]
+) -> None:
+    """They would have that of a version which they were newer than."""
+    deliver_meanwhile = []
+
+    def body(task: Any, doc: str, version: int) -> str:
+        for message in deliver_meanwhile:
+            work.deliver(message)
+        deliver_meanwhile.clear()
+        return f"{doc}{version}"
+
+    sync = make(body, on_conflict=on_conflict)
+    result = group(sync.s("a", version) for version in (1, 2, 3, 4))()
+    if on_conflict == "keep_latest":
+        work.take()
+        deliver_meanwhile += [work.waiting.pop()[1] for _ in range(3)]
+    work.run()
+    assert result.get() == results
+    assert len(runs) == len(set(results))
+
+
 @pytest.mark.parametrize("on_conflict", ["replace", "keep_latest"])
 def test_the_latest_is_the_latest_in_whatever_order_they_start(
     make: Make, work: InlineWorker, runs: Runs, on_conflict: str

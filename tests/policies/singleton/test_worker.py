@@ -219,7 +219,7 @@ def test_a_countdown_and_a_backlog_longer_than_queued_ttl(
 ) -> None:
     """A lock that does not know when its task is due ends before it starts; then two run, or one is lost."""
     worker(GUARDED)
-    later = tasks.hasty.apply_async(("a",), countdown=4)
+    later = tasks.hasty.apply_async(("a",), countdown=8)
     first = tasks.hasty.apply_async(("b", 1, str(gate)), queue="backlog")
     wait_for(lambda: len(locks()) == 1)
     assert tasks.hasty.delay("a").id == later.id

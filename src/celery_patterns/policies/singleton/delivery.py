@@ -191,22 +191,24 @@ class Delivery:
     # --- the lock is another's
 
     def _conflict(self, held: Held, follows: str | None, proceed: Run) -> Any:
-        request, on_conflict = self.call.request, self.policy.on_conflict
-        if self.guard.is_own(held.owner) or follows:
-            self._wait(held, follows=not self.guard.is_own(held.owner))
-        if self.policy.scope == "until_executing" and request.retries:
+        on_conflict, holder = self.policy.on_conflict, task_id_of(held.owner)
+        if self.guard.is_own(held.owner):
+            self._wait(held, None)
+        if follows:  # whoever was replaced waits for the newer call, whoever has the lock meanwhile
+            self._wait(held, follows if on_conflict in {"replace", "keep_latest"} else holder)
+        if self.policy.scope == "until_executing" and self.call.request.retries:
             return proceed(self.call)  # it began before, and its retry is no new call
         if on_conflict == "raise":
             self.guard.refuse(self._reason(held))
         if on_conflict != "skip" or self.call.in_canvas:
-            self._wait(held, follows=on_conflict in {"use_existing", "skip"})
-        return self._skip(task_id_of(held.owner))
+            self._wait(held, holder if on_conflict in {"use_existing", "skip"} else None)
+        return self._skip(holder)
 
-    def _wait(self, held: Held, *, follows: bool) -> NoReturn:
+    def _wait(self, held: Held, follow: str | None) -> NoReturn:
         longest = self._turn_poll if held.turn else backoff(self.call, LONGEST_POLL, SHORTEST_POLL)
         headers: dict[str, str] | None = None
-        if follows and self.policy.scope != "until_executing":
-            headers = following(self.call, task_id_of(held.owner))
+        if follow and self.policy.scope != "until_executing":
+            headers = following(self.call, follow)
         self.guard.wait(held.owner, min(held.left + 0.01, longest), self._reason(held), headers)
 
     def _skip(self, holder: str) -> None:
