@@ -38,15 +38,6 @@ def declare(app: Celery, name: str = "watched", **options: Any) -> None:
     app.task(base=PolicyTask, witness=Witness(), name=name, **options)(same)
 
 
-def test_a_policy_that_nobody_obeys_is_named(app: Celery) -> None:
-    """A value on a task without its base would be an attribute like any other, and guard nothing."""
-    app.task(witness=Witness(), name="idle")(same)
-    app.task(base=PolicyTask, witness=Witness(), name="obeys", acks_late=False)(same)
-    (said,) = said_at_start(app)
-    assert said.startswith("idle: witness=Witness(")
-    assert "base" in said
-
-
 def test_tasks_that_a_kill_loses_are_named_once(app: Celery) -> None:
     """Whoever relies on a pattern would learn from a lost task that it was acknowledged early."""
     declare(app, "b")

@@ -146,6 +146,19 @@ def test_wrongly_declared_task_never_runs(
         assert isinstance(task.apply((1,)).result, PolicyError)
 
 
+def test_a_policy_without_a_base_is_refused(app: Celery) -> None:
+    """A task whose author forgot its base would run unguarded, and nobody be told."""
+    forgotten = app.task(idempotency=Idempotency("n"), name="forgotten")(double)
+    unguarded = app.task(name="unguarded")(double)
+
+    with pytest.raises(PolicyError, match=r"forgotten: Idempotency.*would not be obeyed.*base=PolicyTask"):
+        app.finalize()
+
+    with pytest.raises(PolicyError, match="would not be obeyed"):
+        forgotten.delay(1)
+    assert unguarded.apply((1,)).get() == 2
+
+
 def test_one_wrong_declaration_does_not_disarm_others(app: Celery) -> None:
     """The tasks behind the wrong one would lose their policies."""
     with current(app):

@@ -8,19 +8,17 @@ carry data, never control flow, so there is no ``super()`` chain and no order by
 from __future__ import annotations
 
 import inspect
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from celery import Celery, Task
 from celery._state import _get_active_apps, connect_on_app_finalize  # type: ignore[attr-defined]
 from celery.local import PromiseProxy, Proxy
-from celery.signals import celeryd_after_setup
 
 from celery_patterns.core import startup as _startup  # noqa: F401 - its warnings listen to a signal
 from celery_patterns.core.policy import Policy
 from celery_patterns.core.seam import check_kinds, install, refusing, seam_of
-from celery_patterns.errors import PatternsWarning, PolicyError
+from celery_patterns.errors import PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,21 +87,6 @@ def _attributes_of(cls: type) -> Iterator[tuple[str, Any]]:
     for one in cls.__mro__:
         yield from ((name, value) for name, value in vars(one).items() if name not in seen)
         seen.update(vars(one))
-
-
-@celeryd_after_setup.connect
-def _name_the_idle(instance: Any, **_: Any) -> None:
-    """Name the policies that nobody obeys when a worker starts: without its base, a value does nothing."""
-    for task in instance.app.tasks.values():
-        if seam_of(task) is None:
-            for name, value in _attributes_of(type(task)):
-                if isinstance(value, Policy):
-                    warnings.warn(
-                        f"{task.name}: {name}={value!r} does nothing on a task whose base is not one of the "
-                        "library's; give the base that goes with it, or use the decorator",
-                        PatternsWarning,
-                        stacklevel=1,
-                    )
 
 
 def _check_complete(cls: type, task: str) -> None:
@@ -212,8 +195,30 @@ def _attach_in(app: Celery, only: _Attached | None = None) -> None:
                     install(task, one.policy)
                 except PolicyError as error:
                     errors.append(error)
+        try:
+            if only is None:
+                _check_obeyed(task)
+        except PolicyError as error:
+            errors.append(error)
     if errors:
         raise errors[0]
+
+
+def _check_obeyed(task: Any) -> None:
+    """Refuse a policy among the attributes of a task whose base knows of none.
+
+    Raises:
+        PolicyError: Nothing would obey it.
+    """
+    seam = seam_of(task)
+    obeyed = seam.policies if seam is not None else ()
+    with refusing(task):
+        policy = next((one for one in _policies_of(type(task)) if one not in obeyed), None)
+        if policy is not None:
+            raise PolicyError(
+                f"{task.name}: {policy!r} would not be obeyed; give the task a base, "
+                "as in @app.task(base=PolicyTask, ...), or use the decorator"
+            )
 
 
 @connect_on_app_finalize

@@ -174,6 +174,7 @@ def _no_overlap(
     )
 
 
+_no_overlap.__qualname__ = _no_overlap.__name__ = "without_overlapping"  # as errors shall call it
 singleton = as_decorator(Singleton)
 without_overlapping = as_decorator(_no_overlap)
 without_overlapping.__doc__ = (
