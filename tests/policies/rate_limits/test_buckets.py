@@ -197,7 +197,7 @@ class TestLine:
         ]
         per_second = Counter(int(at - come[0]) for at in come)
         assert max(per_second.values()) <= 3 * ASKS
-        assert len(per_second) >= 8, "it spreads over the time that it needs to come round"
+        assert len(per_second) >= 5, "it spreads over the time that it needs to come round"
         assert come[0] == min(come), "the first in line comes first"
 
     def test_a_short_crowd_asks_once_a_second(self, store: Store) -> None:
