@@ -149,7 +149,6 @@ class Limits(RuleBasedStateMachine):
 
     def _compare(self, asked: list[Demand], answer: Any) -> None:
         expected = self.model.ask(asked)
-        self.clock.keep()
         if expected[0] == "granted":
             assert answer == Granted(expected[1] / 1e6)
             for one in asked:

@@ -70,7 +70,7 @@ def test_no_window_ever_sees_more_than_the_limit(
         if limit.strict:
             assert most_in_period(times[name], rate) <= rate.count, name
         span = (max(times[name]) - min(times[name])) / 1e6
-        assert len(times[name]) > 0.5 * rate.count / rate.per * span, f"{name} was not hammered"
+        assert len(times[name]) > 0.3 * rate.count / rate.per * span, f"{name} was not hammered"
     late = sorted(start["body"] - start["at"] for start in found)
     p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
     logger.info("%s starts, late by p50 %.6f s, p99 %.6f s, at most %.6f s", len(late), p50, p99, late[-1])
