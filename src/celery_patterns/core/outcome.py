@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from celery_patterns.core.policy import Call
 
 
+_SETTLED = "cp_settled"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a task ended, by Celery's own record.
@@ -75,7 +78,13 @@ def acknowledge_copy(call: Call, outcome: Outcome | None) -> Any:
     if outcome is None or outcome.state == states.REVOKED or not (call.request.chord and knows_parts):
         _ignore(call)
     call.request.callbacks = call.request.errbacks = call.request.chain = None
+    setattr(call.request, _SETTLED, True)
     return outcome.hand_on()
+
+
+def is_settled(call: Call) -> bool:
+    """Whether what leaves this run is another delivery's end: it was decided there what follows from it."""
+    return getattr(call.request, _SETTLED, False)
 
 
 def _ignore(call: Call) -> NoReturn:

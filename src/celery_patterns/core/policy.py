@@ -103,7 +103,8 @@ class Call:
     @property
     def attempt(self) -> int:
         """A number that grows with each retry and each replay of a task, and with nothing else."""
-        return self.replay * _REPLAY_STEP + int(self.request.retries or 0)
+        retries = self.options.get("retries") if self.request is None else self.request.retries
+        return self.replay * _REPLAY_STEP + int(retries or 0)
 
     @property
     def owner(self) -> str:

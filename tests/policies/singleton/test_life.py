@@ -10,9 +10,9 @@ from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import chord
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
-from tenacity import wait_fixed
+from tenacity import stop_after_attempt, wait_fixed
 
-from celery_patterns import Call, ConcurrencyLimit, Idempotency, Policy, RetryPolicy, Singleton
+from celery_patterns import Call, ConcurrencyLimit, DeadLetter, Idempotency, Policy, RetryPolicy, Singleton
 from celery_patterns.core.policy import Run
 from celery_patterns.core.postpone import postpone
 from celery_patterns.core.request import KILL_GRACE
@@ -468,6 +468,42 @@ def test_a_success_that_another_policy_takes_back_is_no_end(
     assert call.get() == "a1"
     assert len(runs) == 2
     assert keys_left(store) == set()
+
+
+def test_a_failure_that_a_copy_hands_on_is_neither_retried_nor_a_death(
+    make: Make,
+    work: InlineWorker,
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    patterns_events: CapturedEvents,
+) -> None:
+    """A part of a chord that the broker delivers again would be tried again though it has failed for good."""
+    monkeypatch.setattr(
+        "celery_patterns.core.outcome.RedisBackend", object
+    )  # it knows parts that it has counted
+    sync = make(until_mended([True]))
+    install(sync, RetryPolicy(ValueError, wait=wait_fixed(1), stop=stop_after_attempt(2)), DeadLetter())
+    chord([sync.s("a"), sync.s("b")])(sync.si("c"))
+    first, _ = work.take()
+    work.run()
+    assert len(runs) == 4
+    deaths = len(patterns_events.of("dead_lettered"))
+    work.deliver(first)
+    assert work.take() == []
+    assert len(runs) == 4
+    assert len(patterns_events.of("dead_lettered")) == deaths
+
+
+def test_a_follower_that_is_tried_again_runs_itself(make: Make, work: InlineWorker, runs: Runs) -> None:
+    """A duplicate that shared a failure would share it with each of its own attempts."""
+    sync = make(lambda *_: 1 / 0 if len(runs) < 3 else "done")
+    install(sync, RetryPolicy(ZeroDivisionError, wait=wait_fixed(1), stop=stop_after_attempt(2)))
+    first = sync.delay("a")
+    call = sync.apply_async(("a",), task_id="mine")
+    work.run()
+    with pytest.raises(ZeroDivisionError):
+        first.get()
+    assert (call.get(), len(runs)) == ("done", 3)
 
 
 # --- the queue ---------------------------------------------------------------------------------------------

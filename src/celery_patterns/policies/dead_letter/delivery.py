@@ -22,6 +22,7 @@ from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
 from kombu.exceptions import KombuError
 
 from celery_patterns.core.events import Event, emit
+from celery_patterns.core.outcome import is_settled
 from celery_patterns.core.policy import REPLAY_HEADER
 from celery_patterns.core.postpone import postpone, publish_copy, put_back
 from celery_patterns.core.waits import backoff, deferrals
@@ -89,6 +90,9 @@ class Delivery:
             raise
         except Exception as error:
             self._ended(poison=isinstance(error, PoisonMessage))
+            if is_settled(self.call):
+                setattr(self.request, _BURIED, True)
+                raise
             self._bury(error)
             raise
         self._ended()

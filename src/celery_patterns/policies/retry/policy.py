@@ -13,6 +13,7 @@ from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt
 from celery_patterns.core.durations import Seconds, seconds
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.history import FIRST_HEADER, SLEPT_HEADER, remember
+from celery_patterns.core.outcome import is_settled
 from celery_patterns.core.policy import Call, Policy, Run
 from celery_patterns.core.postpone import try_again
 from celery_patterns.core.task import PolicyTask, as_decorator
@@ -136,7 +137,7 @@ class RetryPolicy(Policy):
         except _NOT_FAILURES:
             raise
         except Exception as error:
-            if isinstance(error, (*_NEVER, *self._never)):
+            if isinstance(error, (*_NEVER, *self._never)) or is_settled(call):
                 raise
             self._after(call, error, began)
             raise

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from celery_patterns.core.policy import Call
 
 FOLLOW_HEADER = "cp-singleton-follows"
-"""The task whose result this one is to end with: ``"<replay>/<task id>"``."""
+"""The task whose result this one is to end with: ``"<attempt>/<task id>"``."""
 SKIP_HEADER = "cp-singleton-skipped"
 """The task that this one was a duplicate of when it was published."""
 AT_HEADER = "cp-singleton-at"
@@ -16,11 +16,11 @@ AT_HEADER = "cp-singleton-at"
 
 
 def followed(call: Call) -> str | None:
-    """The task whose result a call waits for; a replay of it begins anew."""
-    replay, _, task_id = str(call.headers.get(FOLLOW_HEADER) or "").partition("/")
-    return task_id if task_id and replay == str(call.replay) else None
+    """The task whose result a call waits for. Its own retry, or replay, begins anew."""
+    attempt, _, task_id = str(call.headers.get(FOLLOW_HEADER) or "").partition("/")
+    return task_id if task_id and attempt == str(call.attempt) else None
 
 
 def following(call: Call, task_id: str | None) -> dict[str, str]:
     """The header by which a call waits for the result of ``task_id``."""
-    return {FOLLOW_HEADER: f"{call.replay}/{task_id}"}
+    return {FOLLOW_HEADER: f"{call.attempt}/{task_id}"}
