@@ -205,13 +205,13 @@ def stage(request: pytest.FixtureRequest, valkey: ValkeyServer, tmp_path: Path) 
     """
     url = request.getfixturevalue("broker").url if "broker" in request.fixturenames else valkey.url(0)
     stage = Stage(tmp_path, {"broker_url": url, "result_backend": valkey.url(1)})
-    with _no_collection():
+    with no_collection():
         yield stage
         stage.close()
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Collect no garbage meanwhile, but before and after.
 
     Celery 5.5's results unsubscribe when they are collected. If that happens while the same thread

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from celery_patterns.core.settings import disabled
     from celery_patterns.core.task import PolicyTask, as_decorator, attach
     from celery_patterns.deadletters import DeadLetters, dead_letter_queue, move_to_dlq, process_dlq
-    from celery_patterns.errors import PatternsError, PolicyError, Throttled
+    from celery_patterns.errors import ChordFailed, PatternsError, PolicyError, Throttled
+    from celery_patterns.flows.chords.outcomes import Outcome, Outcomes
+    from celery_patterns.flows.chords.partial import partial_chord
+    from celery_patterns.flows.chords.progress import Progress, workflow_progress
+    from celery_patterns.flows.chords.workflow import WorkflowNode, inspect_workflow
     from celery_patterns.flows.routing.canvas_routing import route_canvas
     from celery_patterns.flows.routing.priority import TaskPriority
     from celery_patterns.flows.routing.queues import task_queues_for
@@ -100,6 +104,14 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "route_canvas",
     "submit_with_priority",
     "task_queues_for",
+    # chords and workflows
+    "partial_chord",
+    "Outcome",
+    "Outcomes",
+    "Progress",
+    "WorkflowNode",
+    "inspect_workflow",
+    "workflow_progress",
     # keys
     "ALL_ARGS",
     # a pattern of your own
@@ -115,6 +127,7 @@ __all__ = [  # noqa: RUF022 - grouped by concept
     "disabled",
     "subscribe",
     # errors
+    "ChordFailed",
     "PatternsError",
     "PolicyError",
 ]
@@ -127,7 +140,11 @@ _HOMES = {
     "core.settings": ("disabled",),
     "core.task": ("PolicyTask", "as_decorator", "attach"),
     "deadletters": ("DeadLetters", "dead_letter_queue", "move_to_dlq", "process_dlq"),
-    "errors": ("PatternsError", "PolicyError", "Throttled"),
+    "errors": ("ChordFailed", "PatternsError", "PolicyError", "Throttled"),
+    "flows.chords.outcomes": ("Outcome", "Outcomes"),
+    "flows.chords.partial": ("partial_chord",),
+    "flows.chords.progress": ("Progress", "workflow_progress"),
+    "flows.chords.workflow": ("WorkflowNode", "inspect_workflow"),
     "flows.routing.canvas_routing": ("route_canvas",),
     "flows.routing.priority": ("TaskPriority",),
     "flows.routing.queues": ("task_queues_for",),

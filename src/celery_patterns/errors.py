@@ -22,8 +22,9 @@
      ├─ UnroutableQueue (QueueNotFound)  a rule names a queue that is not declared
      ├─ PriorityNotTranslated          a TaskPriority reached a broker that only takes numbers
      ├─ PoisonMessage                  a task has killed its worker too often to be run again
-     └─ DeadLetterError                what was asked of a dead letter cannot be done
-         └─ DeadLetterTooLarge         a message is larger than the store takes
+     ├─ DeadLetterError                what was asked of a dead letter cannot be done
+     │   └─ DeadLetterTooLarge         a message is larger than the store takes
+     └─ ChordFailed (ChordError)       too few parts of a partial chord are ok
 
     PatternsWarning (UserWarning)      legal, but not what a careful operator would run
 
@@ -35,8 +36,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from math import isfinite, nan
+from typing import TYPE_CHECKING, Any
 
-from celery.exceptions import QueueNotFound
+from celery.exceptions import ChordError, QueueNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 class PatternsError(Exception):
@@ -183,6 +188,30 @@ class DeadLetterError(PatternsError):
 
 class DeadLetterTooLarge(DeadLetterError):
     """A message is larger than the store takes."""
+
+
+class ChordFailed(PatternsError, ChordError):
+    """Too few parts of a partial chord are ok, so its body did not run.
+
+    It is the error of the body's result, and what errbacks are given. It is a Celery ``ChordError``
+    as well, so what handles failed chords handles this.
+
+    Args:
+        message: How many parts were needed, and what became of them.
+        results: The outcomes of all parts, as the body would have been given them; read them with
+            ``Outcomes(error.results)``.
+    """
+
+    def __init__(self, message: str, results: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message, results)
+        self.message = message
+        self.results = results
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __repr__(self) -> str:
+        return f"ChordFailed({self.message!r}, <{len(self.results)} results>)"
 
 
 class PatternsWarning(UserWarning):

@@ -8,6 +8,7 @@ from celery_patterns.cli.idempotency import idempotency
 from celery_patterns.cli.limits import limits
 from celery_patterns.cli.locks import locks
 from celery_patterns.cli.routes import routes
+from celery_patterns.cli.workflow import workflow
 
 
 @click.group()
@@ -19,3 +20,4 @@ patterns.add_command(idempotency)
 patterns.add_command(routes)
 patterns.add_command(limits)
 patterns.add_command(locks)
+patterns.add_command(workflow)

@@ -12,7 +12,7 @@ from celery_patterns.flows.routing.priority import TaskPriority
 from celery_patterns.flows.routing.routed_call import TIER_HEADER, URGENT_HEADER
 from celery_patterns.flows.routing.router import TaskRouter, routers_of
 from celery_patterns.flows.routing.routing_check import check_routes
-from celery_patterns.flows.routing.rule_names import describe_names
+from celery_patterns.flows.routing.rule_names import describe_names, is_users_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -129,7 +129,7 @@ def _consumed(app: Celery, timeout: float) -> set[str]:
 def _rows(router: TaskRouter, app: Celery) -> Iterator[Row]:
     if router.is_overridden:
         yield (f"{type(router).__name__}.route_for_task", "*", "(code)", "?", "?")
-    known = [name for name in app.tasks if not name.startswith("celery.")]
+    known = [name for name in app.tasks if is_users_task(name)]
     for rule, decision in router.table.decisions:
         about = sum(map(rule.speaks_of, known))
         asks = " and ".join(map(str, rule.conditions)) or "-"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celery_patterns.flows.routing.decision import NOTHING
 from celery_patterns.flows.routing.finding import Finding
 from celery_patterns.flows.routing.priority import driver_type, is_quorum, max_priority_of
+from celery_patterns.flows.routing.rule_names import is_users_task
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -60,7 +61,7 @@ def _used(app: Celery, routers: tuple[TaskRouter, ...]) -> dict[str, str]:
         if fallback is not None:
             used.setdefault(_name(fallback), "the default")
     for name, task in app.tasks.items():
-        if name.startswith("celery."):
+        if not is_users_task(name):
             continue
         queue = getattr(task, "queue", None)
         if queue:

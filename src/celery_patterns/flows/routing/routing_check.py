@@ -13,6 +13,7 @@ from celery_patterns.flows.routing.queue_check import check_queues
 from celery_patterns.flows.routing.router import TaskRouter, routers_of
 from celery_patterns.flows.routing.router_apps import router_behind
 from celery_patterns.flows.routing.rule_conditions import ArgumentsMeet, HeaderValue, Tier, Urgency
+from celery_patterns.flows.routing.rule_names import is_users_task
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -31,7 +32,7 @@ def check_routes(app: Celery, *, consumed: Collection[str] | None = None) -> tup
         consumed: The queues that workers consume; ``None`` if that is not to be checked.
     """
     routers = tuple(routers_of(app))
-    tasks = {name: task for name, task in sorted(app.tasks.items()) if not name.startswith("celery.")}
+    tasks = {name: task for name, task in sorted(app.tasks.items()) if is_users_task(name)}
     findings = [finding for router in routers for finding in _rules(router, tasks)]
     findings += _tasks_without_rule(app, tasks)
     findings += check_queues(app, routers, consumed)

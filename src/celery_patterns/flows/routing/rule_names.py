@@ -21,6 +21,13 @@ TaskNames = NamePattern | tuple[NamePattern, ...] | None
 
 ANY_TASK = "*"
 
+_NOT_THE_USERS = ("celery.", "celery_patterns.")
+
+
+def is_users_task(name: str) -> bool:
+    """Whether a task is the user's own: those of Celery and of this library know where they go."""
+    return not name.startswith(_NOT_THE_USERS)
+
 
 def name_patterns(task: TaskNames) -> tuple[NamePattern, ...]:
     """The patterns of a rule, checked; none given means every task.

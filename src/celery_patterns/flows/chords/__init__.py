@@ -1,0 +1,1 @@
+"""Chords that survive failed parts, and how far a workflow has come."""

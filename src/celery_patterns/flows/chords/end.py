@@ -1,0 +1,81 @@
+"""The end of a partial chord, handed on once: the body runs with all outcomes, or fails with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from celery.utils.log import get_task_logger
+
+from celery_patterns.errors import ChordFailed
+from celery_patterns.flows.chords.fail import fail
+from celery_patterns.flows.chords.mark import unmarked
+from celery_patterns.flows.chords.outcomes import Outcomes
+from celery_patterns.flows.chords.record import ChordRecord, Slot
+from celery_patterns.flows.chords.watch import watch_later
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from celery.canvas import Signature
+
+    from celery_patterns.flows.chords.mark import Mark
+
+logger = get_task_logger(__name__)
+
+MARGIN = 1.0
+"""Seconds after a claim's end until it is looked at again."""
+
+
+def end_if_complete(backend: Any, body: Mapping[str, Any], mark: Mark, *, task_id: str | None = None) -> None:
+    """Hand the end of a complete chord on, unless another process does.
+
+    Args:
+        backend: The result backend.
+        body: The chord's body, as the parts carry it.
+        mark: That of the chord.
+        task_id: Another id for the body, where its own has a result already.
+    """
+    record, token = ChordRecord(backend, str(mark.id)), uuid4().hex
+    claimed = record.claim(token)
+    if claimed == "ended":
+        return
+    if claimed != "claimed":  # whoever holds the claim may have been killed
+        watch_later(backend.app, record.id, body, claimed + MARGIN)
+        return
+    results = [_result(backend, slot) for slot in record.slots()]
+    if record.claim(token) != "claimed":  # this process stood still, and another one has taken over
+        return
+    signature = unmarked(body, backend.app)
+    _hand_on(backend, signature if task_id is None else signature.clone(task_id=task_id), mark, results)
+    if not record.end(token, keep=any(result["state"] != "ok" for result in results)):
+        logger.warning("Chord %s took longer to end than its claim lasts: it may have ended twice", record.id)
+
+
+def too_few(results: list[dict[str, Any]], mark: Mark) -> ChordFailed | None:
+    """The error of a chord of which too few parts are ok; ``None`` when there are enough."""
+    total, good = len(results), sum(result["state"] == "ok" for result in results)
+    if mark.threshold.is_met(good, total):
+        return None
+    needed = mark.threshold.needed(total)
+    return ChordFailed(f"{needed} of {total} parts must be ok: {Outcomes(results)}", results)
+
+
+def _hand_on(backend: Any, body: Signature[Any], mark: Mark, results: list[dict[str, Any]]) -> None:
+    failure = too_few(results, mark)
+    if failure is None:
+        try:
+            body.apply_async((results,))
+        except Exception as error:
+            logger.exception("The body of chord %s could not be published, so it fails", mark.id)
+            failure = ChordFailed(f"the body could not be published: {error!r}", results)
+            failure.__cause__ = error
+    if failure is not None:
+        fail(backend, body, failure)
+
+
+def _result(backend: Any, slot: Slot) -> dict[str, Any]:
+    """One outcome as the body is given it."""
+    found = backend.decode(slot.payload)
+    what = {"value": found} if slot.state == "ok" else found
+    return {"id": slot.task_id, "state": slot.state, **what}

@@ -1,0 +1,78 @@
+"""A part of a partial chord has ended: from Celery's state and result to an outcome in the chord's record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery import states
+from celery.utils.log import get_task_logger
+from celery.utils.serialization import UnpickleableExceptionWrapper
+
+from celery_patterns.core.events import Event, emit
+from celery_patterns.flows.chords.end import end_if_complete
+from celery_patterns.flows.chords.fail_fast import revoke_rest
+from celery_patterns.flows.chords.record import ChordRecord, Counts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from celery_patterns.flows.chords.mark import Mark
+    from celery_patterns.flows.chords.outcomes import State
+
+logger = get_task_logger(__name__)
+
+KIND = "partial_chord"
+LONGEST_MESSAGE = 4096
+"""Characters of an error's message that an outcome keeps."""
+
+_STATES: Mapping[str, State] = {states.SUCCESS: "ok", states.REVOKED: "revoked", states.IGNORED: "lost"}
+
+
+def report(backend: Any, request: Any, mark: Mark, state: str, result: Any) -> None:
+    """Write down the outcome of a part, and do what follows from it.
+
+    Args:
+        backend: The result backend.
+        request: The part's request, with ``id`` and ``chord``.
+        mark: That of the chord.
+        state: Celery's state of the task; ``IGNORED`` if nothing more will be heard of it.
+        result: Its value, or its error.
+    """
+    kind, payload = as_kept(backend, state, result)
+    record = ChordRecord(backend, str(mark.id))
+    counts = record.report(request.id, kind, payload)
+    if not isinstance(counts, Counts):
+        _nothing_changed(request, record.id, counts, kind)
+    elif counts.complete:
+        end_if_complete(backend, request.chord, mark)
+    elif mark.fail_fast and kind != "ok" and mark.threshold.is_out_of_reach(counts.bad, counts.total):
+        revoke_rest(backend, request.chord, mark)
+
+
+def as_kept(backend: Any, state: str, result: Any) -> tuple[State, str | bytes]:
+    """The outcome that a task's end is, and what is kept of it."""
+    kind: State = _STATES.get(state, "failed")
+    return kind, backend.encode(backend.encode_result(result, state) if kind == "ok" else describe(result))
+
+
+def describe(error: Any) -> dict[str, str | None]:
+    """An error as it is kept: its type and its message."""
+    if isinstance(error, UnpickleableExceptionWrapper):
+        name, message = error.exc_cls_name, " ".join(map(str, error.exc_args or ()))
+    elif isinstance(error, BaseException):
+        name, message = type(error).__qualname__, str(error)
+    else:
+        name, message = None, str(error)
+    return {"error": name, "message": message[:LONGEST_MESSAGE]}
+
+
+def _nothing_changed(request: Any, chord_id: str, why: str, kind: State) -> None:
+    name = getattr(request, "task", None) or "a task"
+    if why == "late":
+        emit(
+            Event(
+                kind="late", policy=KIND, task=name, task_id=request.id, key=chord_id, detail={"state": kind}
+            )
+        )
+    else:
+        logger.warning("%s[%s] is no part of chord %s, or the chord has expired", name, request.id, chord_id)

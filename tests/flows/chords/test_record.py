@@ -1,0 +1,257 @@
+"""The record of a chord: every sequence of operations against a model in plain Python."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import fakeredis
+import pytest
+from celery import Celery
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from celery_patterns.flows.chords.backend import PartialRedisBackend
+from celery_patterns.flows.chords.fetch import counts_or_metas, parts_by_result
+from celery_patterns.flows.chords.outcomes import STATES
+from celery_patterns.flows.chords.record import ChordRecord, Counts
+
+IDS = ["a", "b", "c"]
+STRANGER = "stranger"
+PAYLOAD = b'{"x": " 1 \\u00e9"}'
+
+
+@pytest.fixture(scope="module", params=["fakeredis", "valkey"])
+def backend(request: pytest.FixtureRequest) -> Iterator[PartialRedisBackend]:
+    """A result backend on fakeredis, and one on a real server."""
+    url = "redis://" if request.param == "fakeredis" else request.getfixturevalue("_valkey").url(3)
+    made = PartialRedisBackend(app=Celery(set_as_current=False), url=url)
+    if request.param == "fakeredis":
+        made.client = fakeredis.FakeRedis()
+    yield made
+    made.client.flushdb()
+
+
+@pytest.fixture
+def record(backend: PartialRedisBackend) -> ChordRecord:
+    """The record of a chord that has begun."""
+    backend.client.flushdb()
+    made = ChordRecord(backend, "chord")
+    assert made.begin(IDS, deadline=None, steps=[])
+    return made
+
+
+@dataclass
+class Model:
+    """What the record should do."""
+
+    slots: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(IDS))
+    revoked_rest: bool = False
+    claim: str | None = None
+    ended: bool = False
+
+    def counts(self) -> Any:
+        """The numbers that an operation answers."""
+        if self.ended:
+            return "late"
+        ended = [state for state in self.slots.values() if state in STATES]
+        numbers = {state: ended.count(state) for state in STATES}
+        return Counts(total=len(self.slots), **numbers)
+
+    def report(self, task_id: str, state: str) -> Any:
+        """A part says how it ended."""
+        if not self.ended and task_id not in self.slots:
+            return "unknown"
+        if not self.ended and (
+            self.slots[task_id] in {None, "running"} or (self.slots[task_id] == "lost" and state != "lost")
+        ):
+            self.slots[task_id] = state
+        return self.counts()
+
+    def enter(self, task_id: str, running: bool) -> Any:
+        """A part starts, or waits again."""
+        if not self.ended and task_id not in self.slots:
+            return "unknown"
+        if not self.ended:
+            if running and self.slots[task_id] is None:
+                self.slots[task_id] = "running"
+            elif not running and self.slots[task_id] == "running":
+                self.slots[task_id] = "revoked" if self.revoked_rest else None
+        return self.counts()
+
+    def revoke(self) -> Any:
+        """What has not started is revoked."""
+        waiting = [one for one, state in self.slots.items() if state is None]
+        if self.ended or self.revoked_rest:
+            return self.counts(), []
+        self.revoked_rest = True
+        self.slots.update(dict.fromkeys(waiting, "revoked"))
+        return self.counts(), sorted(waiting)
+
+    def add(self, task_id: str) -> bool:
+        """A part is added."""
+        if not self.ended:
+            self.slots.setdefault(task_id, None)
+        return not self.ended
+
+    def take(self, token: str) -> Any:
+        """Somebody claims the end."""
+        if self.ended:
+            return "ended"
+        self.claim = self.claim or token
+        return "claimed" if self.claim == token else "busy"
+
+    def end(self, token: str) -> bool:
+        """Somebody has handed it on."""
+        mine = self.claim == token and not self.ended
+        self.ended = self.ended or mine
+        return mine
+
+
+ids = st.sampled_from([*IDS, STRANGER])
+tokens = st.sampled_from(["one", "two"])
+operations = st.lists(
+    st.tuples(st.just("report"), ids, st.sampled_from(STATES))
+    | st.tuples(st.just("enter"), ids, st.booleans())
+    | st.tuples(st.just("revoke"))
+    | st.tuples(st.just("add"), st.sampled_from(["a", "d", "e"]))
+    | st.tuples(st.just("take"), tokens)
+    | st.tuples(st.just("end"), tokens),
+    max_size=14,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations)
+def test_any_sequence_of_operations_does_as_the_model(backend: Any, steps: list[tuple[Any, ...]]) -> None:
+    """In some order of events a part would be counted twice or not at all, or a chord end twice."""
+    backend.client.flushdb()
+    record, model = ChordRecord(backend, "chord"), Model()
+    assert record.begin(IDS, deadline=None, steps=[])
+    for name, *args in steps:
+        assert do(record, name, *args) == getattr(model, name)(*args), (name, args)
+    if not model.ended:
+        slots = {slot.task_id: slot for slot in record.slots()}
+        expected = {one: state if state in STATES else None for one, state in model.slots.items()}
+        assert {task_id: slot.state for task_id, slot in slots.items()} == expected
+        assert [slot.index for slot in record.slots()] == list(range(len(model.slots)))
+        assert all(slot.payload == (PAYLOAD if slot.state else b"") for slot in slots.values())
+
+
+def do(record: ChordRecord, name: str, *args: Any) -> Any:
+    """An operation of the record, with its answer as the model gives it."""
+    match name:
+        case "report":
+            return record.report(*args, PAYLOAD)
+        case "enter":
+            return record.enter(args[0], running=args[1], payload=PAYLOAD)
+        case "revoke":
+            counts, revoked = record.revoke(PAYLOAD)
+            return counts, sorted(revoked)
+        case "take":
+            claimed = record.claim(*args)
+            return claimed if isinstance(claimed, str) else "busy"
+        case "end":
+            return record.end(*args, keep=True)
+        case _:
+            return record.add(*args)
+
+
+def test_beginning_again_changes_nothing(record: ChordRecord) -> None:
+    """A chain step that is delivered twice would forget what had been reported."""
+    record.report("a", "ok", b"1")
+    assert not record.begin(IDS, deadline=5, steps=["x"])
+    assert record.slots()[0].state == "ok"
+
+
+def test_the_deadline_gives_up_what_has_not_reported(
+    record: ChordRecord, backend: Any, wait_for: Any
+) -> None:
+    """Parts would be lost too early, or those that have an outcome would lose it."""
+    late = ChordRecord(backend, "late")
+    late.begin(IDS, deadline=0.2, steps=[])
+    late.report("b", "failed", b"why")
+    late.enter("c", running=True, payload=b"")
+    left = late.expire(b"gone")
+    assert isinstance(left, float)
+    assert 0 < left <= 0.2
+    counts = wait_for(lambda: not isinstance(late.expire(b"gone"), float) and late.expire(b"other"))
+    assert counts == Counts(total=3, ok=0, failed=1, revoked=0, lost=2)
+    assert [(slot.state, slot.payload) for slot in late.slots()] == [
+        ("lost", b"gone"),
+        ("failed", b"why"),
+        ("lost", b"gone"),
+    ]
+    assert late.report("a", "ok", b"1") == Counts(total=3, ok=1, failed=1, revoked=0, lost=1)
+    assert record.expire(b"gone") == Counts(total=3, ok=0, failed=0, revoked=0, lost=0)
+
+
+def test_a_claim_lapses(record: ChordRecord, backend: Any) -> None:
+    """A process killed while it hands the end on would take the chord with it."""
+    assert record.claim("dead") == "claimed"
+    left = record.claim("other")
+    assert isinstance(left, float)
+    assert 19 < left <= 20
+    backend.client.hset(record.keys[0], "until", 1)
+    assert record.claim("other") == "claimed"
+    assert not record.end("dead", keep=False)
+    assert record.end("other", keep=False)
+    assert record.slots() == []
+
+
+def test_steps_are_revoked_with_the_parts_once(backend: Any) -> None:
+    """The earlier steps of a chain would still run for a part that is given up."""
+    backend.client.flushdb()
+    record = ChordRecord(backend, "chord")
+    record.begin(["a", "b"], deadline=None, steps=["x", "y"])
+    record.report("a", "failed", b"")
+    assert record.revoke(b"") == (Counts(total=2, ok=0, failed=1, revoked=1, lost=0), ["x", "y", "b"])
+    assert record.revoke(b"") == (Counts(total=2, ok=0, failed=1, revoked=1, lost=0), [])
+
+
+def test_nothing_is_kept_for_ever(record: ChordRecord, backend: Any) -> None:
+    """A chord that never ends would stay in Redis, also where results never expire."""
+    day = backend.expires
+    for key in record.keys:
+        assert day * 1000 - 5000 < backend.client.pttl(key) <= day * 1000
+    later = ChordRecord(backend, "later")
+    later.begin(IDS, deadline=3 * day, steps=[])
+    later.known_as("result", 3 * day)
+    later.report("a", "ok", b"")
+    later.add("d")
+    for key in (*later.keys, backend.get_key_for_group("result", ".chord-id")):
+        assert 4 * day * 1000 - 5000 < backend.client.pttl(key) <= 4 * day * 1000
+    assert [slot.task_id for slot in parts_by_result(backend, "result")] == [*IDS, "d"]
+    assert [slot.task_id for slot in parts_by_result(backend, "chord")] == IDS
+    counts = Counts(total=4, ok=1, failed=0, revoked=0, lost=0)
+    assert counts_or_metas(backend, "result", []) == (counts, [])
+    assert counts_or_metas(backend, "nobody", ["a"]) == (None, [{"status": "PENDING", "result": None}])
+    forever = PartialRedisBackend(app=Celery(set_as_current=False), url="redis://", expires=0)
+    assert ChordRecord(forever, "chord").ttl == 30 * 86_400
+
+
+def test_a_report_brings_a_chord_back_from_near_its_expiry(record: ChordRecord, backend: Any) -> None:
+    """A chord whose parts come in over days would be forgotten half-way."""
+    for key in record.keys:
+        backend.client.pexpire(key, 5000)
+    record.report("a", "ok", b"")
+    assert all(backend.client.pttl(key) > 5000 for key in record.keys)
+
+
+def test_a_part_can_be_mended_after_the_end(record: ChordRecord, backend: Any) -> None:
+    """A part that a person had run again would stay failed in its chord."""
+    record.report("a", "ok", b"1")
+    record.report("b", "failed", b"why")
+    assert record.mend("b", "ok", b"2", reopen=True) == ("live", None)
+    record.report("c", "lost", b"gone")
+    record.claim("one")
+    record.end("one", keep=True)
+    assert record.mend("x", "ok", b"2", reopen=False) == ("unknown", None)
+    assert record.mend("a", "ok", b"2", reopen=True) == ("ok", None)
+    counts = Counts(total=3, ok=2, failed=0, revoked=0, lost=1)
+    assert record.mend("b", "ok", b"2", reopen=False) == ("mended", counts)
+    assert record.report("c", "ok", b"3") == "late"
+    counts = Counts(total=3, ok=3, failed=0, revoked=0, lost=0)
+    assert record.mend("c", "ok", b"3", reopen=True) == ("reopened", counts)
+    assert [slot.payload for slot in record.slots()] == [b"1", b"2", b"3"]
+    assert record.claim("two") == "claimed"
+    assert ChordRecord(backend, "nobody").mend("c", "ok", b"3", reopen=True) == ("unknown", None)
