@@ -11,7 +11,15 @@ from typing import Any
 from billiard import current_process
 from celery.exceptions import Ignore, Reject
 
-from celery_patterns import ChordFailed, Event, Idempotency, IdempotentTask, Outcomes, subscribe
+from celery_patterns import (
+    ChordFailed,
+    DeadLetterTask,
+    Event,
+    Idempotency,
+    IdempotentTask,
+    Outcomes,
+    subscribe,
+)
 from tests.ground.app import ground_app, history, in_worker
 
 app = ground_app(__name__, worker_send_task_events=False)
@@ -188,6 +196,14 @@ def once(key: str, gate: str | None = None) -> str:
     while gate and not Path(gate).exists():
         time.sleep(0.01)
     return key
+
+
+@task(base=DeadLetterTask)
+def fragile(gate: str, value: Any) -> Any:
+    """Fail, and be kept as a dead letter, until the gate is open."""
+    if not Path(gate).exists():
+        raise Business(value)
+    return value
 
 
 @task(bind=True)

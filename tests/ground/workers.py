@@ -27,6 +27,7 @@ class Worker:
         queues: the queues that it consumes; the default queue if empty.
         arguments: more of the command line.
         chatter: leave gossip, mingle and heartbeats on, which cost a second at the start.
+        quiet: no banner, for which a worker would look at its result backend before anything else.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Worker:
         queues: Sequence[str] = (),
         arguments: Sequence[str] = (),
         chatter: bool = False,
+        quiet: bool = False,
     ) -> None:
         # The broker refuses two nodes of one name, and a killed node's queues may linger.
         self.name = f"worker-{uuid.uuid4().hex[:8]}@ground"
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", self.name, "-l", "INFO"]
+        command = [sys.executable, "-m", "celery", *(["--quiet"] if quiet else []), "-A", app]
+        command += ["worker", "-n", self.name, "-l", "INFO"]
         command += ["-c", str(concurrency), "-P", pool]
         command += ["-Q", ",".join(queues)] if queues else []
         command += [] if chatter else ["--without-gossip", "--without-mingle", "--without-heartbeat"]

@@ -28,6 +28,8 @@ def main(source: Path) -> None:
 
     commands = {entry.name: entry for entry in entry_points(group="celery.commands")}
     assert commands["patterns"].load(), "`celery patterns` would not be found"
+    backends = {entry.name: entry for entry in entry_points(group="celery.result_backends")}
+    assert backends["partial"].load(), "partial+redis:// would be an unknown result backend"
 
 
 def is_shipped(path: Path) -> bool:

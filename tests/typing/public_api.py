@@ -16,6 +16,7 @@ from tenacity import retry_if_exception_type, stop_after_attempt, wait_fixed, wa
 from celery_patterns import (
     ALL_ARGS,
     Call,
+    ChordFailed,
     DeadLetter,
     DeadLetterMixin,
     DeadLetters,
@@ -24,10 +25,13 @@ from celery_patterns import (
     Idempotency,
     IdempotentTask,
     Lease,
+    Outcome,
+    Outcomes,
     PatternsError,
     Policy,
     PolicyError,
     PolicyTask,
+    Progress,
     Rate,
     RateLimitManager,
     RateLimits,
@@ -40,6 +44,7 @@ from celery_patterns import (
     Throttled,
     TokenBucket,
     TokenBucketTask,
+    WorkflowNode,
     acquire,
     as_decorator,
     attach,
@@ -47,7 +52,9 @@ from celery_patterns import (
     dead_letter_queue,
     disabled,
     idempotent,
+    inspect_workflow,
     move_to_dlq,
+    partial_chord,
     penalize,
     process_dlq,
     rate_limits,
@@ -58,6 +65,7 @@ from celery_patterns import (
     subscribe,
     task_queues_for,
     token_bucket,
+    workflow_progress,
 )
 from celery_patterns.core.policy import Publish, Run
 from celery_patterns.core.store import Store
@@ -366,3 +374,33 @@ assert_type(process_dlq("shop.charge", limit=5), Report)
 assert_type(dead_letter_queue("payments", delivery_limit=3).name, str)
 Filter("open")  # type: ignore[call-arg]
 Plan(10)  # type: ignore[call-arg]
+
+# --- chords and workflows --------------------------------------------------------------------------------
+
+
+@app.task
+def fetch(page: int) -> int:
+    return page
+
+
+@app.task
+def summarise(results: list[Any]) -> int:
+    outcomes = Outcomes(results)
+    assert_type(outcomes[0], Outcome)
+    assert_type(outcomes.failures, tuple[Outcome, ...])
+    assert_type(outcomes.values(default=0), list[Any])
+    assert_type(outcomes.counts["lost"], int)
+    assert_type(outcomes[0].state, Literal["ok", "failed", "revoked", "lost"])
+    return len(outcomes)
+
+
+pages = [fetch.s(page) for page in range(3)]
+chord_of_pages = partial_chord(pages, summarise.s(), min_share=0.5, deadline=timedelta(minutes=1))
+partial_chord(pages, summarise.s(), min_success=2, on_failure="fail_fast", on_late="rerun")
+partial_chord(pages, summarise.s(), on_failure="raise")  # type: ignore[arg-type]
+partial_chord(pages, summarise.s(), 2)  # type: ignore[call-arg]
+sent_chord = chord_of_pages.apply_async()
+assert_type(workflow_progress(sent_chord), Progress)
+assert_type(inspect_workflow(sent_chord), WorkflowNode)
+assert_type(inspect_workflow(sent_chord).outcome, Literal["ok", "failed", "revoked", "lost"] | None)
+assert_type(ChordFailed("too few").message, str)

@@ -7,7 +7,8 @@ for the replay. Later there is nothing left to heal: the replay runs, and the ch
 A death is stored before Celery reports it to the chord. So the part of a task that died a moment
 ago may not have reported yet: it is waited for, or its failure would be counted after it was healed.
 
-Celery keeps this state in its Redis backend; of other backends nothing is known here.
+Celery keeps this state in its Redis backend; of other backends nothing is known here. The backend of
+partial chords keeps theirs in its own way, and says itself which of its parts hang on an entry.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from redis.exceptions import RedisError
 from celery_patterns.core.script import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from celery import Celery
 
@@ -36,6 +37,8 @@ _reopen = Script("chord_reopen")
 
 SETTLE = 3.0
 """Seconds after a death in which its report to a chord may still be on the way."""
+TOLD_TWICE = 1.0
+"""Seconds after a death in which Celery may report it a second time, as it does with a hard limit."""
 _POLL = 0.02
 
 Part = tuple[str, str, Any]
@@ -53,22 +56,40 @@ def heal(app: Celery, store: Store, entry: Entry) -> bool:
     Raises:
         StoreUnavailable: The store is out of reach.
     """
-    parts = list(_parts(app, entry))
-    until = time.monotonic() + SETTLE - (store.now() - entry.died) if parts else 0.0
+    decoded = entry.letter.decoded(app)
+    embed = decoded[2] if decoded else {}
+    dead_parts: Any = getattr(app.backend, "dead_parts", None)
+    partial = dead_parts(entry.task_id, embed) if dead_parts is not None else []
+    parts = list(_parts(entry, embed, [part.body for part in partial]))
+    until = time.monotonic() + SETTLE - (store.now() - entry.died) if parts or partial else 0.0
     healed = [_heal(app, part, until) for part in parts]
+    healed += [_take_back(part, until) for part in partial]
     return all(healed)
 
 
-def _parts(app: Celery, entry: Entry) -> Iterator[Part]:
-    """Where the failure was counted: for the task itself, or for the end of its chain."""
-    decoded = entry.letter.decoded(app)
-    embed = decoded[2] if decoded else {}
+def _take_back(part: Any, until: float) -> bool:
+    time.sleep(max(0.0, until - SETTLE + TOLD_TWICE - time.monotonic()))
+    try:
+        return bool(part.take_back(until))
+    except RedisError as error:
+        logger.warning("Cannot tell whether the chord of %s still waits for it: %s", part.task_id, error)
+        return False
+
+
+def _parts(entry: Entry, embed: Mapping[str, Any], partial: list[Any]) -> Iterator[Part]:
+    """Where the failure was counted: for the task itself, or for the end of its chain.
+
+    Args:
+        entry: The entry.
+        embed: What its message has beside the arguments.
+        partial: Bodies of chords that count in a way of their own.
+    """
     headers = entry.letter.headers
-    if embed.get("chord") and headers.get("group"):
+    if embed.get("chord") and embed["chord"] not in partial and headers.get("group"):
         yield entry.task_id, headers["group"], headers.get("group_index")
     for step in embed.get("chain") or ():
         options = step.get("options") or {}
-        if options.get("chord") and options.get("group_id"):
+        if options.get("chord") and options["chord"] not in partial and options.get("group_id"):
             yield options["task_id"], options["group_id"], options.get("group_index")
 
 

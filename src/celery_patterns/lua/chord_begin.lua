@@ -1,6 +1,7 @@
 -- Begin a chord: write down its parts, so that what never reports can be missed.
 -- KEYS[1] the chord: total, ok, failed, revoked, lost; due (ms, with a deadline); steps (fail_fast);
---         claim and until (ms) while its end is being handed on; revoked_rest; ended
+--         claim and until (ms) while its end is being handed on; revoked_rest; ended ("ran" or "failed");
+--         again:<task id> of parts that are run again; body: the id of a body that runs again
 -- KEYS[2] its parts by task id: "<index>", or "<index> running" (fail_fast), then "<index> <state> <payload>"
 -- ARGV    ttl_ms, deadline_ms (0: none), steps ("" or JSON), task ids in header order
 -- Returns 1; 0 when it was begun before, and nothing is changed

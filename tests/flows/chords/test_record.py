@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from celery_patterns.flows.chords.backend import PartialRedisBackend
 from celery_patterns.flows.chords.fetch import counts_or_metas, parts_by_result
 from celery_patterns.flows.chords.outcomes import STATES
-from celery_patterns.flows.chords.record import ChordRecord, Counts
+from celery_patterns.flows.chords.record import Again, ChordRecord, Counts
 
 IDS = ["a", "b", "c"]
 STRANGER = "stranger"
@@ -151,7 +151,7 @@ def do(record: ChordRecord, name: str, *args: Any) -> Any:
             claimed = record.claim(*args)
             return claimed if isinstance(claimed, str) else "busy"
         case "end":
-            return record.end(*args, keep=True)
+            return record.end(*args, keep=True, ran=True)
         case _:
             return record.add(*args)
 
@@ -171,6 +171,10 @@ def test_the_deadline_gives_up_what_has_not_reported(
     late.begin(IDS, deadline=0.2, steps=[])
     late.report("b", "failed", b"why")
     late.enter("c", running=True, payload=b"")
+    done = ChordRecord(backend, "done")
+    done.begin(["a"], deadline=3600, steps=[])
+    assert isinstance(done.expire(b"gone"), float)
+    assert done.report("a", "ok", b"1") == done.expire(b"gone"), "nobody would hand on a complete chord's end"
     left = late.expire(b"gone")
     assert isinstance(left, float)
     assert 0 < left <= 0.2
@@ -193,8 +197,8 @@ def test_a_claim_lapses(record: ChordRecord, backend: Any) -> None:
     assert 19 < left <= 20
     backend.client.hset(record.keys[0], "until", 1)
     assert record.claim("other") == "claimed"
-    assert not record.end("dead", keep=False)
-    assert record.end("other", keep=False)
+    assert not record.end("dead", keep=False, ran=True)
+    assert record.end("other", keep=False, ran=True)
     assert record.slots() == []
 
 
@@ -237,21 +241,69 @@ def test_a_report_brings_a_chord_back_from_near_its_expiry(record: ChordRecord, 
     assert all(backend.client.pttl(key) > 5000 for key in record.keys)
 
 
+def mend(record: ChordRecord, task_id: str, state: Any, needed: int | None) -> str:
+    return record.mend(task_id, state, b"new", needed=needed, body_id="another")
+
+
 def test_a_part_can_be_mended_after_the_end(record: ChordRecord, backend: Any) -> None:
-    """A part that a person had run again would stay failed in its chord."""
+    """A part that a person had run again would stay failed in its chord, or the body run with too little."""
     record.report("a", "ok", b"1")
     record.report("b", "failed", b"why")
-    assert record.mend("b", "ok", b"2", reopen=True) == ("live", None)
+    assert mend(record, "b", "ok", 2) == "live"
     record.report("c", "lost", b"gone")
+    assert record.take_back("b", "wait") == "ending"
     record.claim("one")
-    record.end("one", keep=True)
-    assert record.mend("x", "ok", b"2", reopen=False) == ("unknown", None)
-    assert record.mend("a", "ok", b"2", reopen=True) == ("ok", None)
-    counts = Counts(total=3, ok=2, failed=0, revoked=0, lost=1)
-    assert record.mend("b", "ok", b"2", reopen=False) == ("mended", counts)
-    assert record.report("c", "ok", b"3") == "late"
-    counts = Counts(total=3, ok=3, failed=0, revoked=0, lost=0)
-    assert record.mend("c", "ok", b"3", reopen=True) == ("reopened", counts)
-    assert [slot.payload for slot in record.slots()] == [b"1", b"2", b"3"]
+    record.end("one", keep=True, ran=False)
+    assert (mend(record, "x", "ok", None), mend(record, "a", "ok", 2)) == ("unknown", "ok")
+    assert (record.take_back("x", "wait"), record.take_back("a", "wait")) == ("over", "over")
+    assert record.report("b", "ok", b"2") == "late"
+    assert record.take_back("b", "wait") == "replaces"
+    assert record.report("b", "ok", b"2") == Again(total=3)
+    assert mend(record, "b", "failed", 2) == "mended"
+    assert record.report("b", "ok", b"2") == "late"
+    assert (mend(record, "b", "ok", 3), record.body_id()) == ("mended", None)
+    assert (mend(record, "c", "ok", 3), record.body_id()) == ("reopened", None)
+    assert [slot.payload for slot in record.slots()] == [b"1", b"new", b"new"]
     assert record.claim("two") == "claimed"
-    assert ChordRecord(backend, "nobody").mend("c", "ok", b"3", reopen=True) == ("unknown", None)
+    assert mend(ChordRecord(backend, "nobody"), "c", "ok", 1) == "unknown"
+    assert ChordRecord(backend, "nobody").take_back("c", "wait") == "over"
+
+
+def test_a_body_that_has_run_runs_again_under_one_other_id(record: ChordRecord) -> None:
+    """The result that people have seen would change, or a killed process make a third run."""
+    for task_id in IDS:
+        record.report(task_id, "failed", b"why")
+    record.claim("one")
+    record.end("one", keep=True, ran=True)
+    assert mend(record, "a", "ok", 1) == "reopened"
+    assert record.body_id() == "another"
+    assert record.report("a", "ok", b"2") == Counts(total=3, ok=1, failed=2, revoked=0, lost=0)
+    assert record.body_id() == "another"
+
+
+def test_a_part_that_is_run_again_is_waited_for(record: ChordRecord) -> None:
+    """The body would run without a part that a person has mended in time."""
+    assert record.take_back("a", "wait") == "unreported"
+    record.report("a", "failed", b"why")
+    assert record.take_back("a", "wait") == "waits"
+    record.report("b", "ok", b"2")
+    assert record.report("c", "ok", b"3") == Counts(total=3, ok=2, failed=0, revoked=0, lost=0)
+    assert record.report("a", "ok", b"1") == Counts(total=3, ok=3, failed=0, revoked=0, lost=0)
+
+
+def test_an_outcome_is_replaced_once_where_it_is_not_waited_for(record: ChordRecord) -> None:
+    """A chord around one that is mended would keep its failure, or wait for what may never come."""
+    record.report("a", "failed", b"why")
+    assert record.take_back("a", "replace") == "replaces"
+    assert record.report("a", "failed", b"again") == Counts(total=3, ok=0, failed=1, revoked=0, lost=0)
+    assert record.report("a", "ok", b"1") == Counts(total=3, ok=0, failed=1, revoked=0, lost=0)
+    assert record.take_back("a", "replace") == "replaces"
+    assert record.report("a", "ok", b"1") == Counts(total=3, ok=1, failed=0, revoked=0, lost=0)
+
+
+def test_a_chord_that_is_given_up_waits_for_nothing(record: ChordRecord) -> None:
+    """fail_fast has revoked the rest: a part that is run again would keep the errback waiting."""
+    record.enter("b", running=True, payload=b"")
+    record.report("a", "failed", b"why")
+    record.revoke(b"gone")
+    assert record.take_back("a", "wait") == "replaces"

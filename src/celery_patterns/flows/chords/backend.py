@@ -6,11 +6,11 @@ see ``docs/explanation/partial-chords.md`` for its states, and for who reports w
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery._state import get_current_task
-from celery.app.task import Context
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import TaskRevokedError
 
@@ -18,12 +18,18 @@ from celery_patterns.flows.chords import listening
 from celery_patterns.flows.chords.begin import begin
 from celery_patterns.flows.chords.end import end_if_complete
 from celery_patterns.flows.chords.mark import begun_mark, mark_of
+from celery_patterns.flows.chords.mend import dead_parts
+from celery_patterns.flows.chords.parts import own_part, parts_at_end
 from celery_patterns.flows.chords.record import ChordRecord, Counts
 from celery_patterns.flows.chords.report import report
-from celery_patterns.flows.chords.signatures import ends
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from celery_patterns.flows.chords.mend import DeadPart
+
+_told = threading.local()
+"""Whether this thread has told partial chords of the failure that Celery is telling of."""
 
 LOST = {"error": None, "message": "nobody reported before the deadline"}
 
@@ -73,7 +79,7 @@ class PartialRedisBackend(RedisBackend):
         """A part of a chord has ended."""
         if begun_mark(request.chord) is None:
             super().on_chord_part_return(request, state, result, propagate, **options)
-        else:
+        elif not getattr(_told, "already", False):
             self._report_direct(request, state, result)
 
     def mark_as_done(
@@ -107,14 +113,18 @@ class PartialRedisBackend(RedisBackend):
         call_errbacks: bool = True,
         state: str = states.FAILURE,
     ) -> None:
-        """A task failed, and so did what comes after it in its chain."""
+        """A task failed, and so did what comes after it in its chain.
+
+        Partial chords are told first, for the reason above, and once: who has the part run again
+        must not have its failure told once more after that.
+        """
+        self._report_direct(request, state, exc)
+        self.report_rest(request, state, exc)
+        _told.already = True
         try:
             super().mark_as_failure(task_id, exc, traceback, request, store_result, call_errbacks, state)
-        except Exception:  # an error that cannot be stored (SystemExit before 5.7), or an errback's own
-            self._report_direct(request, state, exc)
-            raise
         finally:
-            self.report_rest(request, state, exc)
+            _told.already = False
 
     def mark_as_revoked(
         self,
@@ -148,20 +158,19 @@ class PartialRedisBackend(RedisBackend):
         self.report_rest(request, state, error)
 
     def _report_direct(self, request: Any, state: str, result: Any) -> None:
-        mark = begun_mark(getattr(request, "chord", None))
-        if mark is not None and request.id:
-            report(self, request, mark, state, result)
+        part = own_part(request)
+        if part is not None:
+            report(self, part, state, result)
 
     def _report_ends(self, signatures: Iterable[Mapping[str, Any]], state: str, error: Any) -> None:
-        for signature in signatures:
-            for end in ends(signature):
-                options = end["options"]
-                mark = begun_mark(options.get("chord"))
-                if mark is not None:
-                    request: Any = Context(
-                        id=options.get("task_id"), task=end["task"], chord=options["chord"]
-                    )
-                    report(self, request, mark, state, error)
+        for part in parts_at_end(signatures):
+            report(self, part, state, error)
+
+    # --- a part is run again
+
+    def dead_parts(self, task_id: str, embed: Mapping[str, Any]) -> list[DeadPart]:
+        """The parts of partial chords that hang on a dead task, for whoever runs it again."""
+        return dead_parts(self, task_id, embed)
 
     # --- nobody reports
 

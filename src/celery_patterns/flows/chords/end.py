@@ -27,14 +27,13 @@ MARGIN = 1.0
 """Seconds after a claim's end until it is looked at again."""
 
 
-def end_if_complete(backend: Any, body: Mapping[str, Any], mark: Mark, *, task_id: str | None = None) -> None:
+def end_if_complete(backend: Any, body: Mapping[str, Any], mark: Mark) -> None:
     """Hand the end of a complete chord on, unless another process does.
 
     Args:
         backend: The result backend.
         body: The chord's body, as the parts carry it.
         mark: That of the chord.
-        task_id: Another id for the body, where its own has a result already.
     """
     record, token = ChordRecord(backend, str(mark.id)), uuid4().hex
     claimed = record.claim(token)
@@ -44,11 +43,12 @@ def end_if_complete(backend: Any, body: Mapping[str, Any], mark: Mark, *, task_i
         watch_later(backend.app, record.id, body, claimed + MARGIN)
         return
     results = [_result(backend, slot) for slot in record.slots()]
+    again = record.body_id()
     if record.claim(token) != "claimed":  # this process stood still, and another one has taken over
         return
     signature = unmarked(body, backend.app)
-    _hand_on(backend, signature if task_id is None else signature.clone(task_id=task_id), mark, results)
-    if not record.end(token, keep=any(result["state"] != "ok" for result in results)):
+    ran = _hand_on(backend, signature.clone(task_id=again) if again else signature, mark, results)
+    if not record.end(token, keep=any(result["state"] != "ok" for result in results), ran=ran):
         logger.warning("Chord %s took longer to end than its claim lasts: it may have ended twice", record.id)
 
 
@@ -61,7 +61,8 @@ def too_few(results: list[dict[str, Any]], mark: Mark) -> ChordFailed | None:
     return ChordFailed(f"{needed} of {total} parts must be ok: {Outcomes(results)}", results)
 
 
-def _hand_on(backend: Any, body: Signature[Any], mark: Mark, results: list[dict[str, Any]]) -> None:
+def _hand_on(backend: Any, body: Signature[Any], mark: Mark, results: list[dict[str, Any]]) -> bool:
+    """Publish the body, or fail it; whether it runs."""
     failure = too_few(results, mark)
     if failure is None:
         try:
@@ -72,6 +73,7 @@ def _hand_on(backend: Any, body: Signature[Any], mark: Mark, results: list[dict[
             failure.__cause__ = error
     if failure is not None:
         fail(backend, body, failure)
+    return failure is None
 
 
 def _result(backend: Any, slot: Slot) -> dict[str, Any]:

@@ -33,12 +33,14 @@ class Mark:
         threshold: How many parts must be ok.
         fail_fast: Whether what has not started is revoked once the threshold is out of reach.
         deadline: After how many seconds what has not reported is given up.
+        rerun: Whether the body runs again when a part is mended after the end.
         id: The chord's own id, once it has begun.
     """
 
     threshold: Threshold = field(default_factory=Threshold)
     fail_fast: bool = False
     deadline: float | None = None
+    rerun: bool = False
     id: str | None = None
 
     def put_on(self, body: Mapping[str, Any]) -> None:
@@ -54,6 +56,7 @@ class Mark:
             "min_share": self.threshold.min_share,
             "fail_fast": self.fail_fast or None,
             "deadline": self.deadline,
+            "rerun": self.rerun or None,
         }
         return {name: value for name, value in option.items() if value is not None}
 
@@ -73,6 +76,7 @@ def mark_of(body: Mapping[str, Any]) -> Mark | None:
         threshold=Threshold(min_success=option.get("min_success"), min_share=option.get("min_share")),
         fail_fast=bool(option.get("fail_fast")),
         deadline=option.get("deadline"),
+        rerun=bool(option.get("rerun")),
         id=option.get("id"),
     )
 

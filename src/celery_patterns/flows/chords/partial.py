@@ -35,6 +35,7 @@ def partial_chord(
     min_share: float | None = None,
     on_failure: Literal["wait", "fail_fast"] = "wait",
     deadline: Seconds | None = None,
+    on_late: Literal["record", "rerun"] = "record",
 ) -> PartialChord:
     """A chord that survives failed parts: its body is given one outcome for each, read by ``Outcomes``.
 
@@ -56,6 +57,9 @@ def partial_chord(
             started is revoked.
         deadline: Seconds (or a ``timedelta``) from its publication, after which a part that has not
             reported is lost. Without it, a part that never ends keeps the chord waiting.
+        on_late: What follows when a part that is a dead letter is replayed with success after the
+            chord has ended: ``"record"`` its outcome, or ``"rerun"`` the body as well, with all
+            outcomes as they are then, once enough parts are ok. The body must bear that.
 
     Raises:
         PolicyError: An option is out of range, or the app has another result backend.
@@ -72,13 +76,15 @@ def partial_chord(
         ... )
     """
     one_of("on_failure", on_failure, ("wait", "fail_fast"))
+    one_of("on_late", on_late, ("record", "rerun"))
     mark = Mark(
         threshold=Threshold(min_success=min_success, min_share=min_share),
         fail_fast=on_failure == "fail_fast",
         deadline=None if deadline is None else seconds("deadline", deadline),
+        rerun=on_late == "rerun",
     )
-    parts = in_order([header] if isinstance(header, dict) else header)
-    end = maybe_signature(body, clone=True)
+    parts = in_order(_given(header))
+    end = maybe_signature(_a_signature("body", body), clone=True) if body else None
     made = PartialChord(parts, end, app=_app_of([*parts, end] if end else parts))
     _check(made, mark)
     if parts:
@@ -153,6 +159,27 @@ def _run_eagerly(
                 yield {"id": result.id, "state": "ok", "value": result.result}
             else:
                 yield {"id": result.id, "state": "failed", **describe(result.result)}
+
+
+def _given(header: Any) -> list[Any]:
+    """The members of a header as it was given.
+
+    Raises:
+        PolicyError: Something in it is no signature.
+    """
+    if isinstance(header, dict):
+        return [_a_signature("header", header)]
+    try:
+        members = list(header)
+    except TypeError:
+        members = [header]
+    return [_a_signature(f"header, member {number}", member) for number, member in enumerate(members)]
+
+
+def _a_signature(where: str, given: Any) -> Any:
+    if not isinstance(given, dict) or "task" not in given:
+        raise PolicyError(f"{where}: {given!r:.100} is no signature; write one, as in fetch.s(page)")
+    return given
 
 
 def _app_of(signatures: Iterable[Any]) -> Celery | None:

@@ -29,7 +29,7 @@ FOREVER = 30 * 86_400
 
 _SCRIPTS = {
     name: Script(f"chord_{name}")
-    for name in ("begin", "report", "enter", "revoke", "expire", "claim", "end", "add", "mend")
+    for name in ("begin", "report", "enter", "revoke", "expire", "claim", "end", "add", "mend", "take_back")
 }
 
 
@@ -52,6 +52,13 @@ class Counts:
     def complete(self) -> bool:
         """Whether every part has an outcome."""
         return self.ok + self.bad >= self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The chord has ended without this part, which a person has had run again."""
+
+    total: int
 
 
 Missing = Literal["late", "unknown"]
@@ -114,9 +121,10 @@ class ChordRecord:
             key, ttl = self.backend.get_key_for_group(result_id, KNOWN_AS), _ms(self.ttl + (deadline or 0))
             self.backend.ensure(partial(self.backend.client.set, px=ttl), (key, self.id))
 
-    def report(self, task_id: str, state: State, payload: str | bytes) -> Counts | Missing:
+    def report(self, task_id: str, state: State, payload: str | bytes) -> Counts | Again | Missing:
         """Write down what became of a part."""
-        return as_counts(self._run("report", task_id, state, payload, _ms(self.ttl)))
+        reply = self._run("report", task_id, state, payload, _ms(self.ttl))
+        return Again(int(reply[1])) if bytes_to_str(reply[0]) == "again" else as_counts(reply)
 
     def enter(self, task_id: str, *, running: bool, payload: str | bytes) -> Counts | Missing:
         """Write down that a part runs, or that it waits again; then it may be revoked with ``payload``."""
@@ -140,21 +148,29 @@ class ChordRecord:
             return int(rest[0]) / 1000
         return "claimed" if bytes_to_str(status) == "claimed" else "ended"
 
-    def end(self, token: str, *, keep: bool) -> bool:
+    def end(self, token: str, *, keep: bool, ran: bool) -> bool:
         """Write down that the end was handed on; whether the claim was still ours."""
-        return bool(self._run("end", token, _ms(self.ttl), int(keep)))
+        return bool(self._run("end", token, _ms(self.ttl), int(keep), "ran" if ran else "failed"))
+
+    def body_id(self) -> str | None:
+        """Another id for the body, which has a result under its own already."""
+        found = self.backend.ensure(self.backend.client.hget, (self.keys[0], "body"))
+        return bytes_to_str(found) if found else None
 
     def add(self, task_id: str) -> bool:
         """Add a part; whether there is such a chord."""
         return bool(self._run("add", task_id))
 
+    def take_back(self, task_id: str, how: str) -> str:
+        """Expect a part once more: ``"wait"`` for it, if the chord can, or ``"replace"`` its outcome."""
+        return bytes_to_str(self._run("take_back", task_id, how))
+
     def mend(
-        self, task_id: str, state: State, payload: str | bytes, *, reopen: bool
-    ) -> tuple[str, Counts | None]:
-        """Replace the outcome of a part after the end; what came of it, and the counts if it was."""
-        status, *found = self._run("mend", task_id, state, payload, int(reopen))
-        counts = as_counts(["live", *found]) if found else None
-        return bytes_to_str(status), counts if isinstance(counts, Counts) else None
+        self, task_id: str, state: State, payload: str | bytes, *, needed: int | None, body_id: str
+    ) -> str:
+        """Replace the outcome of a part after the end, and reopen the end if enough parts are ok then."""
+        enough = -1 if needed is None else needed
+        return bytes_to_str(self._run("mend", task_id, state, payload, enough, body_id)[0])
 
     def slots(self) -> list[Slot]:
         """All parts, in header order."""

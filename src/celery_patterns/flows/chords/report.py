@@ -8,45 +8,51 @@ from celery import states
 from celery.utils.log import get_task_logger
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
-from celery_patterns.core.events import Event, emit
 from celery_patterns.flows.chords.end import end_if_complete
 from celery_patterns.flows.chords.fail_fast import revoke_rest
-from celery_patterns.flows.chords.record import ChordRecord, Counts
+from celery_patterns.flows.chords.mend import mend, tell
+from celery_patterns.flows.chords.record import Again, ChordRecord, Counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery_patterns.flows.chords.mark import Mark
     from celery_patterns.flows.chords.outcomes import State
+    from celery_patterns.flows.chords.parts import Part
+    from celery_patterns.flows.chords.record import Missing
 
 logger = get_task_logger(__name__)
 
-KIND = "partial_chord"
 LONGEST_MESSAGE = 4096
 """Characters of an error's message that an outcome keeps."""
 
 _STATES: Mapping[str, State] = {states.SUCCESS: "ok", states.REVOKED: "revoked", states.IGNORED: "lost"}
 
 
-def report(backend: Any, request: Any, mark: Mark, state: str, result: Any) -> None:
+def report(backend: Any, part: Part, state: str, result: Any) -> None:
     """Write down the outcome of a part, and do what follows from it.
 
     Args:
         backend: The result backend.
-        request: The part's request, with ``id`` and ``chord``.
-        mark: That of the chord.
+        part: The part.
         state: Celery's state of the task; ``IGNORED`` if nothing more will be heard of it.
         result: Its value, or its error.
     """
     kind, payload = as_kept(backend, state, result)
-    record = ChordRecord(backend, str(mark.id))
-    counts = record.report(request.id, kind, payload)
-    if not isinstance(counts, Counts):
-        _nothing_changed(request, record.id, counts, kind)
+    record = ChordRecord(backend, str(part.mark.id))
+    counts = record.report(part.task_id, kind, payload)
+    if isinstance(counts, Again):
+        mend(backend, part, kind, payload, counts.total)
+    elif not isinstance(counts, Counts):
+        _nothing_changed(part, counts, kind)
     elif counts.complete:
-        end_if_complete(backend, request.chord, mark)
-    elif mark.fail_fast and kind != "ok" and mark.threshold.is_out_of_reach(counts.bad, counts.total):
-        revoke_rest(backend, request.chord, mark)
+        end_if_complete(backend, part.body, part.mark)
+    elif _is_hopeless(part.mark, kind, counts):
+        revoke_rest(backend, part.body, part.mark)
+
+
+def _is_hopeless(mark: Mark, kind: State, counts: Counts) -> bool:
+    return mark.fail_fast and kind != "ok" and mark.threshold.is_out_of_reach(counts.bad, counts.total)
 
 
 def as_kept(backend: Any, state: str, result: Any) -> tuple[State, str | bytes]:
@@ -66,13 +72,10 @@ def describe(error: Any) -> dict[str, str | None]:
     return {"error": name, "message": message[:LONGEST_MESSAGE]}
 
 
-def _nothing_changed(request: Any, chord_id: str, why: str, kind: State) -> None:
-    name = getattr(request, "task", None) or "a task"
+def _nothing_changed(part: Part, why: Missing, kind: State) -> None:
     if why == "late":
-        emit(
-            Event(
-                kind="late", policy=KIND, task=name, task_id=request.id, key=chord_id, detail={"state": kind}
-            )
-        )
+        tell("late", part, state=kind)
     else:
-        logger.warning("%s[%s] is no part of chord %s, or the chord has expired", name, request.id, chord_id)
+        logger.warning(
+            "%s[%s] is no part of chord %s, or the chord has expired", part.task, part.task_id, part.mark.id
+        )
