@@ -15,9 +15,9 @@ SERVICE_URL = os.environ["TOUR_SERVICE_URL"]
 FOLDER = Path(os.environ["TOUR_FOLDER"])
 
 
-def create_app() -> Celery:
+def create_app(*, backend: str = REDIS_URL) -> Celery:
     """An application as anybody configures it: Redis as the broker and for the results."""
-    app = Celery("tour", broker=REDIS_URL, backend=REDIS_URL)
+    app = Celery("tour", broker=REDIS_URL, backend=backend)
     app.conf.broker_connection_retry_on_startup = True
     return app
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from celery.states import SUCCESS
+from celery.states import FAILURE, SUCCESS
 
 from examples.tour.files import entries
 from examples.tour.jobs import Job
@@ -29,7 +29,7 @@ class Outcome:
     twice: int
     """Keys with more than one effect, and repeated runs that no kill explains."""
     lost: int
-    """Keys without an effect, or of which a copy never got its result."""
+    """Keys without an effect that must have one, or of which a copy never got its result."""
     wrong: int
     """Keys with an effect other than it must be."""
     differing: int
@@ -59,8 +59,8 @@ def count(
     more, then a run that had ended was made again, and a callee that checks keys would hide it.
     """
     times = Counter(key for key, _ in job.effects())
-    wrong = {key for key, effect in job.effects() if effect != job.expected[key]}
-    told = _told(keys, results)
+    wrong = {key for key, effect in job.effects() if key in job.failing or effect != job.expected[key]}
+    told = _told(job, keys, results)
     happened = Counter(
         entry["kind"] for entry in entries(folder / "history.jsonl") if entry["task"] == job.task.name
     )
@@ -73,7 +73,8 @@ def count(
         sent=len(keys),
         done=len(times),
         twice=sum(often > 1 for often in times.values()) + max(0, caught - kills),
-        lost=sum(key not in times or None in told[key] for key in job.calls),
+        lost=sum(key not in times for key in job.expected)
+        + sum(None in told[key] for key in told if key in times or key in job.failing),
         wrong=len(wrong),
         differing=sum(_differ(answers) for answers in told.values()),
         caught=caught,
@@ -85,13 +86,13 @@ def count(
     )
 
 
-def _told(keys: dict[str, str], results: dict[str, Any]) -> dict[str, list[Any]]:
-    """What the copies of each key were told; None for a copy that failed or got no result."""
+def _told(job: Job, keys: dict[str, str], results: dict[str, Any]) -> dict[str, list[Any]]:
+    """What the copies of each key were told; None for a copy that ended otherwise than it must, or not."""
     told: dict[str, list[Any]] = {}
     for task_id, key in keys.items():
-        result = results.get(task_id, {})
-        answer = result["result"] if result.get("status") == SUCCESS else None
-        told.setdefault(key, []).append(answer)
+        result, must = results.get(task_id, {}), FAILURE if key in job.failing else SUCCESS
+        answer = result["result"] if result.get("status") == must else None
+        told.setdefault(key, []).append(answer if must == SUCCESS or answer is None else repr(answer))
     return told
 
 

@@ -37,6 +37,9 @@ def send(job: Job, rng: random.Random, watch: Watch) -> dict[str, str]:
     """Send every message; returns the key of each task id."""
     keys: dict[str, str] = {}
     planned = copies(list(job.calls), rng)
+    if job.together is not None:
+        watch("sending", 0, len(planned))
+        return job.together(planned)
     for key in planned:
         keys[job.task.apply_async(job.calls[key]).id] = key
         watch("sending", len(keys), len(planned))

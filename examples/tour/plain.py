@@ -1,5 +1,9 @@
 """The same tasks as people write them by default: compare with `tasks.py`."""
 
+from typing import Any
+
+from celery import Signature, chord
+
 from examples.tour import payments, stdlib
 from examples.tour.app import FOLDER, SERVICE_URL, create_app
 
@@ -8,11 +12,23 @@ app = create_app()
 
 @app.task(name="index", acks_late=True, reject_on_worker_lost=True)
 def index(module: str, path: str) -> stdlib.Survey:
-    """Survey one module and put it into the index."""
-    survey = stdlib.survey(path)
+    """Survey one file and put it into the index."""
+    survey = stdlib.survey(module, path)
     with stdlib.opened(FOLDER) as database:
         stdlib.write(database, module, survey)
     return survey
+
+
+@app.task(name="report", acks_late=True, reject_on_worker_lost=True)
+def report(_surveys: list[stdlib.Survey]) -> list[str]:
+    """Say which files are missing from the index: none, or this would not run."""
+    stdlib.write_report(FOLDER, [])
+    return []
+
+
+def index_all(header: list[Signature[Any]]) -> Signature[Any]:
+    """Index many files, and report at the end."""
+    return chord(header, report.s())
 
 
 @app.task(

@@ -1,7 +1,8 @@
-"""The work of the first job: survey the modules of the standard library into an SQLite file."""
+"""The work of the first job: survey the files of the standard library into an SQLite file."""
 
 import ast
 import json
+import os
 import sqlite3
 import sys
 import sysconfig
@@ -18,6 +19,21 @@ class Survey(TypedDict):
     classes: int
     lines: int
     imports: list[str]
+
+
+class NotPython(Exception):
+    """A file that cannot be parsed.
+
+    Args:
+        name: What the index would have called it.
+        why: What the parser says.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(name, why)
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 def modules() -> dict[str, str]:
@@ -37,10 +53,28 @@ def _modules_below(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
             yield prefix + entry.stem, entry
 
 
-def survey(path: str) -> Survey:
-    """Parse one file and count what is in it."""
+def test_data() -> dict[str, str]:
+    """Files beside the library's own tests that are there to be read; some of them are broken on purpose."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found = {path.relative_to(root): path for path in sorted(root.glob("**/test*/**/*.py"))}
+    return {str(name): str(path) for name, path in found.items() if _is_data(name.parts)}
+
+
+def _is_data(folders: tuple[str, ...]) -> bool:
+    return "site-packages" not in folders and any(folder.endswith("data") for folder in folders)
+
+
+def survey(name: str, path: str) -> Survey:
+    """Parse one file and count what is in it.
+
+    Raises:
+        NotPython: It cannot be parsed.
+    """
     source = Path(path).read_bytes()
-    nodes = list(ast.walk(ast.parse(source)))
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError as error:
+        raise NotPython(name, error.msg) from error
     imports = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imports |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
     return Survey(
@@ -112,6 +146,19 @@ def read(folder: Path) -> list[tuple[str, Survey]]:
         (module, Survey(functions=functions, classes=classes, lines=lines, imports=json.loads(imports)))
         for module, functions, classes, lines, imports in rows
     ]
+
+
+def write_report(folder: Path, not_python: list[str]) -> None:
+    """Write down which files could not be parsed; a second time replaces the first."""
+    new = folder / f"report.{os.getpid()}"
+    new.write_text(json.dumps(not_python))
+    new.replace(folder / "report.json")
+
+
+def read_report(folder: Path) -> list[str] | None:
+    """The files that the report names; ``None`` if there is no report."""
+    report = folder / "report.json"
+    return list(json.loads(report.read_text())) if report.exists() else None
 
 
 def rewritten(folder: Path) -> int:

@@ -1,21 +1,25 @@
 """The tasks with celery-patterns: compare with `plain.py`, which does without."""
 
-from celery import Task
+from typing import Any
+
+from celery import Signature, Task
 
 from celery_patterns import (
     Event,
     Idempotency,
     IdempotentTask,
+    Outcomes,
     Throttled,
     TokenBucket,
     TokenBucketTask,
+    partial_chord,
     subscribe,
 )
 from examples.tour import payments, stdlib
-from examples.tour.app import FOLDER, SERVICE_URL, create_app
+from examples.tour.app import FOLDER, REDIS_URL, SERVICE_URL, create_app
 from examples.tour.files import append
 
-app = create_app()
+app = create_app(backend=f"partial+{REDIS_URL}")
 
 # Both tasks take well under a second, so after ten without a sign of life nobody is at it any more.
 LEASE = 10
@@ -23,14 +27,27 @@ LEASE = 10
 
 @app.task(name="index", base=IdempotentTask, idempotency=Idempotency(key="module", lease=LEASE), bind=True)
 def index(self: Task, module: str, path: str) -> stdlib.Survey:
-    """Survey one module and put it into the index.
+    """Survey one file and put it into the index.
 
     The fence goes along, so that an attempt which was overtaken by a later one cannot write over it.
     """
-    survey = stdlib.survey(path)
+    survey = stdlib.survey(module, path)
     with stdlib.opened(FOLDER) as database:
         stdlib.write_fenced(database, module, survey, fence=self.request.fence)
     return survey
+
+
+@app.task(name="report", acks_late=True, reject_on_worker_lost=True)
+def report(results: list[Any]) -> list[str]:
+    """Say which files are missing from the index: it is told what became of every part."""
+    failed = {str(part.message).partition(":")[0] for part in Outcomes(results).failures}
+    stdlib.write_report(FOLDER, sorted(failed))
+    return sorted(failed)
+
+
+def index_all(header: list[Signature[Any]]) -> Signature[Any]:
+    """Index many files, and report at the end; also when some of them cannot be parsed."""
+    return partial_chord(header, report.s(), min_share=0.9)
 
 
 class PaymentTask(IdempotentTask, TokenBucketTask):
