@@ -45,13 +45,14 @@ Part = tuple[str, str, Any]
 """A place in a chord: the task id that reports, the group, the index."""
 
 
-def heal(app: Celery, store: Store, entry: Entry) -> bool:
+def heal(app: Celery, store: Store, entry: Entry, *, new_id: bool = False) -> bool:
     """Have the chords that an entry is part of wait for its replay; ``False`` if one of them is over.
 
     Args:
         app: Whose result backend.
         store: Where the entry is.
         entry: The entry.
+        new_id: Whether the replay will have another task id, by which a partial chord does not know it.
 
     Raises:
         StoreUnavailable: The store is out of reach.
@@ -63,7 +64,7 @@ def heal(app: Celery, store: Store, entry: Entry) -> bool:
     parts = list(_parts(entry, embed, [part.body for part in partial]))
     until = time.monotonic() + SETTLE - (store.now() - entry.died) if parts or partial else 0.0
     healed = [_heal(app, part, until) for part in parts]
-    healed += [_take_back(part, until) for part in partial]
+    healed += [not (new_id and part.task_id == entry.task_id) and _take_back(part, until) for part in partial]
     return all(healed)
 
 

@@ -175,7 +175,7 @@ class Replay:
         taken = {one.decode(): int(number) for one, number in zip(answer[::2], answer[1::2], strict=True)}
         reported: list[str | int] = []
         for entry in self.query.entries(list(taken)):
-            if not heal(self.app, self.store, entry):
+            if not heal(self.app, self.store, entry, new_id=self.plan.new_ids):
                 self.report.unhealed.append(entry.id)
             out.publish(entry, taken[entry.id])
             reported += [entry.id, taken[entry.id]]

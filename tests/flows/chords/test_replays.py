@@ -22,12 +22,12 @@ class Fragile:
         self.id, self.gate, self.ground, self.wait_for = str(uuid4()), ground.gate(), ground, wait_for
         self.signature = ground.tasks.fragile.s(str(self.gate), value).set(task_id=self.id)
 
-    def replay(self) -> Report:
+    def replay(self, **plan: Any) -> Report:
         """Run it again once it has died, and see it succeed."""
         desk, wanted = DeadLetters(self.ground.tasks.app), Filter(ids=(self.id,))
         self.wait_for(lambda: desk.list(wanted).entries, timeout=PATIENCE, message=f"{self.id} dies")
         self.gate.touch()
-        report = desk.replay(wanted, Plan(patience=PATIENCE))
+        report = desk.replay(wanted, Plan(patience=PATIENCE, **plan))
         assert report.resolved == 1
         return report
 
@@ -64,6 +64,16 @@ def test_a_chord_that_still_waits_waits_for_the_replay(
     assert dead.replay().unhealed == []
     other.touch()
     assert ground.told(label) == [*ok, "ok late"]
+
+
+def test_a_replay_under_another_id_is_not_waited_for(ground: Ground, tasks: ModuleType, dying: Any) -> None:
+    """The chord would wait for the part's old id, of which nobody will ever hear."""
+    dead, other, label = dying("x"), ground.gate(), ground.label()
+    header = [dead.signature, tasks.wait.s(str(other), "late")]
+    partial_chord(header, tasks.gather.s(label), min_success=1).apply_async()
+    assert dead.replay(new_ids=True).unhealed == [dead.id]
+    other.touch()
+    assert ground.told(label) == ["failed Business", "ok late"]
 
 
 def test_the_end_stays_unless_asked_otherwise(ground: Ground, tasks: ModuleType, dying: Any) -> None:
