@@ -2,8 +2,11 @@
 
 import json
 import os
-import time
+from os import getpid
 from pathlib import Path
+from time import (
+    time,
+)  # bound here: a test may set a process's clock wrong, and the history keeps the true time
 from typing import Any
 
 
@@ -19,7 +22,7 @@ class History:
 
     def add(self, event: str, **fields: Any) -> None:
         """Append an entry: the event, when (`at`, seconds), by whom (`pid`), and any JSON fields."""
-        entry = {"event": event, "at": time.time(), "pid": os.getpid(), **fields}
+        entry = {"event": event, "at": time(), "pid": getpid(), **fields}
         line = json.dumps(entry).encode() + b"\n"
         # Opened for each entry: nothing is shared over a fork, and nothing is left open.
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
