@@ -25,12 +25,6 @@ def _stored(sender: Any, **_: Any) -> None:
     history().add("stored", id=sender.request.id)
 
 
-@signals.before_task_publish.connect
-def _dispatched(sender: str, headers: dict[str, Any], **_: Any) -> None:
-    if sender == note.name and headers["parent_id"]:
-        history().add("dispatched", id=headers["parent_id"])
-
-
 @app.task(bind=True, base=IdempotentTask, idempotency=Idempotency(key="order", lease=60))
 def charge(self: Any, order: str, amount: int = 1, seconds: float = 0.0) -> dict[str, Any]:
     """Charge at once, or after a while."""

@@ -1,0 +1,48 @@
+"""Nothing is lost: whatever was published has ended, and so has all that follows from it."""
+
+from tests.chaos.guarantees.violation import Violation
+from tests.chaos.story import Entry, Story
+
+NAME = "nothing is lost"
+
+
+def nothing_lost(story: Story) -> list[Violation]:
+    """Each call has ended; a step of a chain, if the one before it succeeded; a chord, with all its parts."""
+    vanished = {call["id"] for call in lost_by_the_broker(story)}
+    return [
+        Violation(NAME, f"{call['task']} {call['id']} never ended", [call, *story.about(call["id"])])
+        for call in _without_an_end(story)
+        if call["id"] not in vanished
+    ]
+
+
+LEAVING = 1.0
+"""Seconds after its SIGKILL in which a worker's connection may still be open, and be given a message."""
+UNREAD = 10.0
+"""Seconds for which a worker that stands still may have left a message unread when it is killed."""
+
+
+def lost_by_the_broker(story: Story) -> list[Entry]:
+    """Return the calls whose message vanished between a Redis broker and a worker that was killed whole.
+
+    Such a worker was given it, and has not yet noted that it has it; no task can do anything about that.
+    Nor can a chord's body that waits for such a part.
+    """
+    return [
+        call
+        for call in _without_an_end(story)
+        if any(_vanished(task_id, story) for task_id in (call["id"], *call.get("parts", ())))
+    ]
+
+
+def _without_an_end(story: Story) -> list[Entry]:
+    return [call for call in story.of("published") if story.is_due(call) and story.end_of(call) is None]
+
+
+def _vanished(task_id: str, story: Story) -> bool:
+    sent = [entry["at"] for entry in story.of("sent", id=task_id)]
+    received = story.of("received", id=task_id, redelivered=False)
+    if len(sent) + len(story.of("twice", id=task_id)) <= len(received):
+        return False
+    kills = [one.start for one in story.disturbances if one.kind == "kill_worker"]
+    return any(-LEAVING <= kill - at <= UNREAD for kill in kills for at in sent)
