@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.chaos.broken import MUTANTS
 from tests.chaos.faults import HABITS
 from tests.chaos.guarantees import check
 from tests.chaos.scene import Scene
@@ -48,7 +49,7 @@ def _play(arguments: argparse.Namespace) -> Story:
     try:
         with (
             _broker(arguments.broker, directory) as conf,
-            Scene(Stage(directory, conf), arguments.seed) as scene,
+            Scene(Stage(directory, conf), arguments.seed, broken=arguments.broken) as scene,
         ):
             return play(scene, terms)
     finally:
@@ -78,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--broker", choices=["redis", "rabbitmq"], default="redis")
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two faults, on average")
     parser.add_argument("--only", help=f"these kinds of faults, with commas: {', '.join(HABITS)}")
+    parser.add_argument(
+        "--broken", default="", choices=MUTANTS, help="break this in the workers, and see it noticed"
+    )
     parser.add_argument("--check", type=Path, help="check the history in this file, and play nothing")
     return parser
 

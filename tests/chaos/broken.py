@@ -3,6 +3,7 @@
 A text that is to be changed has to be there exactly once, so a script that is rewritten breaks its mutants.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -40,6 +41,17 @@ def script(mutant: Script, old: str, new: str) -> Broken:
 def method(owner: Any, name: str, instead: Any) -> Broken:
     """A function or an attribute with another in its place."""
     return lambda: patch.object(owner, name, instead)
+
+
+BROKEN = "CHAOS_BROKEN"
+"""Which of the mechanisms is broken in a worker, by its name among the mutants."""
+
+
+def break_in_worker() -> None:
+    """Break the mechanism that the environment names, for the rest of this process."""
+    name = os.environ.get(BROKEN)
+    if name:
+        MUTANTS[name][0]().__enter__()
 
 
 RESULTS = "one result per key"

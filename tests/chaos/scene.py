@@ -13,6 +13,7 @@ from celery import signals
 from celery_patterns.core.postpone import redelivery_timeout
 from tests.chaos import watch
 from tests.chaos.body import BOOKS
+from tests.chaos.broken import BROKEN
 from tests.chaos.disturbed import SKEW, TWICE
 from tests.chaos.terms import VISIBILITY, as_entry
 from tests.ground.app import CONF
@@ -40,12 +41,14 @@ class Scene:
         seed: What the processes' own disturbances are drawn from.
         slots: How many workers there are; one that was killed is replaced in its slot.
         concurrency: How many processes each of them has.
+        broken: Which mechanism is broken in the workers, if one is; see `broken`.
     """
 
     stage: Stage
     seed: int
     slots: int = 2
     concurrency: int = 3
+    broken: str = ""
     store: ValkeyServer = field(init=False)
     proxies: list[Proxy] = field(init=False, default_factory=list)
     workers: dict[int, Worker] = field(init=False, default_factory=dict)
@@ -90,7 +93,13 @@ class Scene:
         skew = random.Random(f"{self.seed}/{self._started}").choice(SKEWS)
         conf = {**self.stage.conf, "patterns_url": self.proxies[slot].through(self.store.url())}
         twice = f"{SHARE_TWICE}/{self.seed}-{self._started}"
-        env = {CONF: json.dumps(conf), SKEW: str(skew), TWICE: twice, BOOKS: str(self.books)}
+        env = {
+            CONF: json.dumps(conf),
+            SKEW: str(skew),
+            TWICE: twice,
+            BOOKS: str(self.books),
+            BROKEN: self.broken,
+        }
         worker = self.stage.worker(TASKS, wait=wait, env=env, concurrency=self.concurrency)
         self.workers[slot] = worker
         self.history.add("worker", slot=slot, name=worker.name, worker=worker.pid, skew=skew)

@@ -14,6 +14,7 @@ from celery_patterns.policies.idempotency import delivery as idempotency
 from celery_patterns.policies.rate_limits import start as limits
 from celery_patterns.policies.singleton import delivery as singletons
 from tests.chaos.body import GuardedTask, book
+from tests.chaos.broken import break_in_worker
 from tests.chaos.disturbed import disturb
 from tests.chaos.terms import LEASE, POLICIES, QUEUED_TTL, TTL, Flaky
 from tests.chaos.watch import watch
@@ -28,6 +29,7 @@ app = ground_app(
     task_reject_on_worker_lost=True,
 )
 
+break_in_worker()
 idempotency.LONGEST_POLL = singletons.LONGEST_POLL = 1.0
 singletons.TURN_POLL = 0.3
 idempotency.LONGEST_OUTAGE = guard.LONGEST_OUTAGE = limits.LONGEST_OUTAGE = 2.0
