@@ -13,9 +13,10 @@ from celery import states
 from celery._state import get_current_task
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import TaskRevokedError
+from celery.result import task_join_will_block  # type: ignore[attr-defined]
 
 from celery_patterns.flows.chords import listening
-from celery_patterns.flows.chords.begin import begin
+from celery_patterns.flows.chords.begin import begin, leaves
 from celery_patterns.flows.chords.end import end_if_complete
 from celery_patterns.flows.chords.mark import begun_mark, mark_of
 from celery_patterns.flows.chords.mend import dead_parts
@@ -56,6 +57,8 @@ class PartialRedisBackend(RedisBackend):
         group_id, results = header_result_args
         begin(self, group_id, results, body, mark)
         self._begun.add(group_id)
+        if not task_join_will_block():  # who waits for a part keeps Celery from unsubscribing when it is sent
+            self.add_pending_results(list(leaves(results)), weak=True)  # type: ignore[attr-defined]
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Celery tells the number of parts; of a partial chord they are known."""
