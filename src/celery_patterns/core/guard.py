@@ -26,7 +26,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.lease import Lease, keeper, task_id_of
-from celery_patterns.core.outcome import Outcome, keeps_results, outcome_of
+from celery_patterns.core.outcome import Outcome, acknowledge_copy, is_counted, keeps_results, outcome_of
 from celery_patterns.core.postpone import EagerWait, postpone, postpone_copy
 from celery_patterns.core.timing import seconds_from_now
 from celery_patterns.core.waits import backoff
@@ -168,12 +168,27 @@ class Guard:
         """How this very task ended, ``age`` seconds ago, in an earlier delivery.
 
         ``None`` says that its process was killed before the result was stored, so that it has to run
-        again. An end that may still be on its way to the result backend is waited for, unseen.
+        again. An end that may still be on its way to the result backend is waited for, unseen; so is
+        one that may still be on its way to its chord.
         """
         outcome = self.outcome_of(self.call.id)
-        if outcome is None and keeps_results(self.call) and age < PATIENCE:
+        if keeps_results(self.call) and age < PATIENCE and (outcome is None or self._is_counted() is False):
             postpone_copy(self.call, backoff(self.call, 1.0, 0.2), reason, policy=self.kind, key=self.key)
         return outcome
+
+    def acknowledge_copy(self, outcome: Outcome | None) -> Any:
+        """End a copy of a task that has ended: see :func:`~celery_patterns.core.outcome.acknowledge_copy`.
+
+        Raises:
+            celery.exceptions.Ignore: Outside a chord.
+        """
+        return acknowledge_copy(self.call, outcome, is_counted=self._is_counted())
+
+    def _is_counted(self) -> bool | None:
+        try:
+            return is_counted(self.call)
+        except StoreUnavailable as error:
+            self.out_of_reach(error)
 
     def out_of_reach(self, error: StoreUnavailable) -> NoReturn:
         """Nobody knows who holds the key: never go ahead blind.

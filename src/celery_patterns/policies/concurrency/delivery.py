@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_patterns.core.guard import Ending, Guard
 from celery_patterns.core.lease import Lease, task_id_of
-from celery_patterns.core.outcome import acknowledge_copy, keeps_results
+from celery_patterns.core.outcome import keeps_results
 from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.waits import backoff, waited
 from celery_patterns.errors import ConcurrencyLimitReached, StoreUnavailable
@@ -60,7 +60,7 @@ class Delivery:
                 case Ended() as ended:
                     outcome = self.guard.ended_as(ended.age, self._reason("has let another delivery in", 0))
                     if outcome or not keeps_results(self.call):
-                        return acknowledge_copy(self.call, outcome)
+                        return self.guard.acknowledge_copy(outcome)
                     again = True
 
     def sent_anew(self) -> None:

@@ -30,7 +30,6 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from celery_patterns.core.guard import Guard
 from celery_patterns.core.lease import Lease, keeper, lapse, task_id_of
-from celery_patterns.core.outcome import acknowledge_copy
 from celery_patterns.core.postpone import postpone, redelivery_timeout
 from celery_patterns.core.store import store_of, tag
 from celery_patterns.core.waits import backoff
@@ -209,7 +208,7 @@ class Delivery:
         """Hand the recorded end on, once for each task id."""
         outcome = self.guard.outcome_of(self.call.id) if ended.again else None
         if outcome and outcome.state == (states.FAILURE if ended.failed else states.SUCCESS):
-            return acknowledge_copy(self.call, outcome)  # a stored result says that everything went out
+            return self.guard.acknowledge_copy(outcome)  # a stored result says that everything went out
         self.guard.tell("replayed", holder=task_id_of(ended.owner), failed=ended.failed)
         if ended.failed:
             raise unpack_error(self.call, ended)

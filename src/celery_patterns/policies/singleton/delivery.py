@@ -24,7 +24,7 @@ from celery import states
 
 from celery_patterns.core.guard import PATIENCE, Ending, Guard, ending_of
 from celery_patterns.core.lease import Lease, task_id_of
-from celery_patterns.core.outcome import Outcome, acknowledge_copy, keeps_results
+from celery_patterns.core.outcome import Outcome, keeps_results
 from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.waits import backoff, waited
 from celery_patterns.errors import SingletonConflict, StoreUnavailable
@@ -93,7 +93,7 @@ class Delivery:
                 case Ended() as ended:
                     outcome = self.guard.ended_as(ended.age, self._handing_on(self.call.id))
                     if outcome or not keeps_results(self.call):
-                        return acknowledge_copy(self.call, outcome)
+                        return self.guard.acknowledge_copy(outcome)
                     again = True
                 case Over() as over:
                     outcome = self._outcome_followed(follows, over.age)
