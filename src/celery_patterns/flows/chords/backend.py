@@ -80,10 +80,11 @@ class PartialRedisBackend(RedisBackend):
         self, request: Any, state: str, result: Any, propagate: bool | None = None, **options: Any
     ) -> None:
         """A part of a chord has ended."""
-        if begun_mark(request.chord) is None:
+        part = own_part(request)
+        if part is None:
             super().on_chord_part_return(request, state, result, propagate, **options)
         elif not getattr(_told, "already", False):
-            self._report_direct(request, state, result)
+            report(self, part, state, result)
 
     def mark_as_done(
         self,
@@ -99,10 +100,11 @@ class PartialRedisBackend(RedisBackend):
         no result yet, so whoever finds that out reports the part once more, and is a harmless
         duplicate. The other way round Celery 5.7 finds the result, and reports nothing.
         """
-        if begun_mark(getattr(request, "chord", None)) is None:
+        part = own_part(request)
+        if part is None:
             super().mark_as_done(task_id, result, request, store_result, state)
             return
-        self._report_direct(request, state, result)
+        report(self, part, state, result)
         if store_result and not request.ignore_result:
             self.store_result(task_id, result, state, request=request)
 

@@ -8,6 +8,7 @@ It is taken off before the body is published.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from celery.canvas import maybe_signature
@@ -72,6 +73,13 @@ def mark_of(body: Mapping[str, Any]) -> Mark | None:
         return None
     if option["v"] != VERSION:
         raise StoreVersionError(f"a chord was begun by a newer version of celery-patterns: {option!r}")
+    return _read(tuple(option.items()))
+
+
+@lru_cache(maxsize=128)
+def _read(items: tuple[tuple[str, Any], ...]) -> Mark:
+    """The mark that an option says; ten thousand parts carry the same."""
+    option = dict(items)
     return Mark(
         threshold=Threshold(min_success=option.get("min_success"), min_share=option.get("min_share")),
         fail_fast=bool(option.get("fail_fast")),
