@@ -5,7 +5,7 @@ A text that is to be changed has to be there exactly once, so a script that is r
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -51,7 +51,10 @@ def break_in_worker() -> None:
     """Break the mechanism that the environment names, for the rest of this process."""
     name = os.environ.get(BROKEN)
     if name:
-        MUTANTS[name][0]().__enter__()
+        _for_good.enter_context(MUTANTS[name][0]())
+
+
+_for_good = ExitStack()
 
 
 RESULTS = "one result per key"

@@ -12,7 +12,8 @@ from tests.chaos.scene import ACCOUNTS, BRANCHES
 from tests.ground.history import History
 
 FATES = {"fine": 70, "flaky": 14, "moody": 8, "declined": 5, "hopeless": 3}
-KINDS = {"call": 8, "duplicate": 6, "link": 2, "chain": 2, "chord": 1}
+KINDS = {"call": 8, "duplicate": 6, "link": 2, "chain": 2, "chord": 1, "surge": 0.3}
+SURGE = 12
 REMEMBERED = 60
 """How many of the latest orders duplicates are made of."""
 
@@ -58,6 +59,11 @@ class Load(threading.Thread):
 
     def _call(self) -> None:
         self._publish(self._new())
+
+    def _surge(self) -> None:
+        """More at once than the limits let pass."""
+        for _ in range(SURGE):
+            self._call()
 
     def _duplicate(self) -> None:
         self._publish(self._old())

@@ -32,8 +32,9 @@ class Declined(Exception):
     """It will never work."""
 
 
-ALL = TokenBucket("60/s", burst=10, name="all")
-OF_BRANCH = TokenBucket("25/s", burst=10, key="branch", name="branch", strict=True)
+ALL = TokenBucket("8/s", burst=4, name="all")
+OF_BRANCH = TokenBucket("4/s", burst=4, key="branch", name="branch", strict=True)
+"""Less than what is published at once now and then: limits that nobody meets would prove nothing."""
 
 POLICIES: dict[str, Policy] = {
     "dead_letter": DeadLetter(),
