@@ -16,13 +16,15 @@ import logging
 import math
 import re
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.quorum_queues import detect_quorum_queues
 from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.serialization import registry  # type: ignore[attr-defined]
 
+from celery_patterns.core import parking
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER, Call
 from celery_patterns.core.shown import show_retry
@@ -43,6 +45,7 @@ UNSEEN_HEADER = "cp-unseen"
 """Set while a redelivered copy hops: the task's state is another delivery's to write."""
 
 _ONE_DELIVERYS = {NONCE_HEADER, CONTENT_HEADER, WAKE_HEADER, UNSEEN_HEADER, "redelivered", "delivery_info"}
+_ONE_DELIVERYS |= set(parking.OF_A_RELEASE)
 _BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _DELAY = re.compile(r"^(?:(?:[01]\.){28})+")
 """What RabbitMQ's own delays put before a routing key."""
@@ -80,6 +83,8 @@ def postpone(
     key: str | None = None,
     waits: Wait = CONFLICT,
     headers: Mapping[str, Any] | None = None,
+    spot: parking.Spot | None = None,
+    countdown: Callable[[], float] | None = None,
     **detail: Any,
 ) -> NoReturn:
     """Put the running call off; to its caller it shows as RETRY, with ``reason``.
@@ -94,6 +99,8 @@ def postpone(
         key: The key it waits for, for the event.
         waits: The kind of waiting.
         headers: What the policy wants to find among the call's headers next time.
+        spot: Where in the waiting room it waits.
+        countdown: Says how long it waits, in seconds, where there is no such room.
         detail: What else the event shall say.
 
     Raises:
@@ -105,8 +112,9 @@ def postpone(
     if so_far > waits.longest:
         raise DeferralExpired(f"{call.name}[{call.id}] was put off for {so_far:.0f} s: {reason}") from reason
     told = {"policy": policy, "key": key, "copy": False, **detail}
-    countdown = _put_off(call, delay, reason, waits, headers or {}, **told)
-    raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
+    again = _Comeback(delay=delay, headers=headers or {}, waits=waits, spot=spot, countdown=countdown)
+    when = _put_off(call, reason, again, **told)
+    raise Retry(message=str(reason), exc=reason, when=when)  # type: ignore[arg-type]
 
 
 def postpone_copy(
@@ -121,7 +129,8 @@ def postpone_copy(
         celery.exceptions.Ignore: Always, to end this delivery, unless
         celery.exceptions.Reject: the broker is away.
     """
-    _put_off(call, delay, reason, CONFLICT, {}, policy=policy, key=key, copy=True)
+    again = _Comeback(delay=delay, waits=CONFLICT, unseen=True)
+    _put_off(call, reason, again, policy=policy, key=key, copy=True)
     raise Ignore(str(reason))
 
 
@@ -144,7 +153,7 @@ def try_again(call: Call, delay: float, error: Exception, headers: Mapping[str, 
         request.headers = {**call.headers, **headers}
         raise EagerWait(delay)
     leave_all(call)  # what it waited for before this attempt is history
-    countdown = _republish(call, delay, error, None, headers, more_retries=1)
+    countdown = _send_on(call, error, _Comeback(delay=delay, headers=headers, more_retries=1))
     raise Retry(message=str(error), exc=error, when=countdown)  # type: ignore[arg-type]
 
 
@@ -155,7 +164,7 @@ def put_back(call: Call, delay: float, reason: Exception, headers: Mapping[str, 
         celery.exceptions.Retry: Always, to end this delivery, unless
         celery.exceptions.Reject: the broker is away.
     """
-    countdown = _republish(call, delay, reason, None, headers)
+    countdown = _send_on(call, reason, _Comeback(delay=delay, headers=headers))
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 
@@ -185,7 +194,7 @@ def hop(call: Call, delay: float) -> NoReturn:
     """
     unseen = UNSEEN_HEADER in call.headers
     reason = Refused("waiting", delay)
-    countdown = _republish(call, delay, reason, None, {}, unseen=unseen)
+    countdown = _send_on(call, reason, _Comeback(delay=delay, unseen=unseen))
     if unseen:
         raise Ignore(str(reason))
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
@@ -194,11 +203,11 @@ def hop(call: Call, delay: float) -> NoReturn:
 def redelivery_timeout(app: Any) -> float:
     """After how many seconds the app's broker delivers again what was not acknowledged."""
     options = app.conf.broker_transport_options or {}
-    default = _RABBITMQ_CONSUMER if _is_rabbitmq(app.conf.broker_read_url) else _REDIS_VISIBILITY
+    default = _RABBITMQ_CONSUMER if is_rabbitmq(app.conf.broker_read_url) else _REDIS_VISIBILITY
     return float(options.get("visibility_timeout", default))
 
 
-def _is_rabbitmq(url: str | list[str] | None) -> bool:
+def is_rabbitmq(url: str | list[str] | None) -> bool:
     """Whether a broker's URL, or the first of several, is one of RabbitMQ, as it is by default."""
     first = url if isinstance(url, str) or not url else url[0]
     return str(first or "amqp").partition(":")[0] in {"amqp", "amqps", "pyamqp"}
@@ -211,49 +220,68 @@ def longest_wait(app: Any) -> float:
 
 def _put_off(
     call: Call,
-    delay: float,
     reason: Exception,
-    waits: Wait,
-    headers: Mapping[str, Any],
+    again: _Comeback,
     *,
     policy: str,
     key: str | None,
     **detail: Any,
 ) -> float:
-    """Publish the call once more and tell so; an eager call has no broker, and waits in place."""
+    """Have the call come once more and tell so; an eager call has nowhere to wait, and waits in place."""
+    waits = cast("Wait", again.waits)
     is_eager = call.request.is_eager
-    countdown = delay if is_eager else _republish(call, delay, reason, waits, headers, unseen=detail["copy"])
+    delay = again.soonest() if is_eager else _send_on(call, reason, again)
     told = {"delay": delay, "deferrals": deferrals(call, waits) + 1, "reason": str(reason), **detail}
     emit(Event(kind="deferred", policy=policy, task=call.name, task_id=call.id, key=key, detail=told))
     if is_eager:
         raise EagerWait(delay)
-    return countdown
+    return delay
 
 
-def _republish(
-    call: Call,
-    delay: float,
-    reason: Exception,
-    waits: Wait | None,
-    more: Mapping[str, Any],
-    *,
-    unseen: bool = False,
-    more_retries: int = 0,
-) -> float:
-    """Publish the call once more, to arrive in ``delay`` seconds or its first hop; the countdown."""
-    cap = longest_wait(call.app)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comeback:
+    """How a call comes once more.
+
+    Args:
+        delay: Seconds.
+        headers: What policies want to find among its headers.
+        waits: The kind of waiting; ``None`` where it is none.
+        unseen: Whether it is a copy, whose waiting must not show.
+        more_retries: 1 for a retry.
+        spot: Where in the waiting room it waits.
+        countdown: How long it waits where there is no room, if that is not ``delay``.
+    """
+
+    delay: float
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    waits: Wait | None = None
+    unseen: bool = False
+    more_retries: int = 0
+    spot: parking.Spot | None = None
+    countdown: Callable[[], float] | None = None
+
+    def soonest(self) -> float:
+        """Seconds that it waits as a countdown."""
+        return self.countdown() if self.countdown else self.delay
+
+
+def _send_on(call: Call, reason: Exception, again: _Comeback) -> float:
+    """Park the call, or publish it with a countdown, or with that of its first hop; how long it waits."""
     headers = {name: value for name, value in call.headers.items() if not is_of_one_delivery(name)}
-    headers |= more
-    if waits is not None:
-        count_one(call, headers, waits)
+    headers |= again.headers
+    if again.waits is not None:
+        count_one(call, headers, again.waits)
+    if not again.unseen:
+        show_retry(call, reason)
+    if parking.park(call, _again(call, None, dict(headers), again.more_retries), again.delay, again.spot):
+        return again.delay
+    delay, cap = again.soonest(), longest_wait(call.app)
     if delay > cap:
         headers[WAKE_HEADER] = time.time() + delay
-        if unseen:
+        if again.unseen:
             headers[UNSEEN_HEADER] = True
     countdown = _whole_seconds_for_quorum(call.app, min(delay, cap))
-    if not unseen:
-        show_retry(call, reason)
-    _publish(call, _again(call, countdown, headers, more_retries))
+    _publish(call, _again(call, countdown, headers, again.more_retries))
     return countdown
 
 
@@ -262,7 +290,7 @@ def is_of_one_delivery(header: str) -> bool:
     return header in _ONE_DELIVERYS or header.startswith(_BROKERS_OWN)
 
 
-def _again(call: Call, countdown: float, headers: dict[str, Any], more_retries: int = 0) -> Signature[Any]:
+def _again(call: Call, countdown: float | None, headers: dict[str, Any], more_retries: int = 0) -> Signature[Any]:
     request = call.request
     extra = {}
     if "ignore_result" in vars(request):
@@ -303,7 +331,7 @@ def _queue_of(call: Call) -> str | None:
 
 def _whole_seconds_for_quorum(app: Any, countdown: float) -> float:
     """RabbitMQ's quorum queues delay by whole seconds only, and refuse to publish a fraction."""
-    if not _is_rabbitmq(app.conf.broker_write_url):
+    if not is_rabbitmq(app.conf.broker_write_url):
         return countdown
     return float(math.ceil(countdown)) if detect_quorum_queues(app, "amqp")[0] else countdown
 

@@ -21,7 +21,9 @@ from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
 from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import Reject
 from celery.worker.request import Request
+from celery.worker.state import revoked
 
+from celery_patterns.core.parking import HOME_HEADER, REVOKED_HEADER
 from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER
 
 if TYPE_CHECKING:
@@ -56,6 +58,12 @@ class PolicyRequest(Request):
         super().__init__(message, **options)
         self._request_dict[NONCE_HEADER] = new_nonce()
         self._request_dict[CONTENT_HEADER] = message.content_type
+        home = self._request_dict.pop(HOME_HEADER, None)
+        if home is not None:  # what follows goes where the message was meant to go, not where it came from
+            exchange, _, routing_key = home.partition("\n")
+            self._request_dict["delivery_info"].update(exchange=exchange, routing_key=routing_key)
+        if self._request_dict.pop(REVOKED_HEADER, False):
+            revoked.add(self.id)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """The hard limit: the process is being killed, and will be gone in a moment."""

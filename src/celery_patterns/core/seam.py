@@ -22,6 +22,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_failure, task_revoked
 from celery.utils.imports import symbol_by_name
 
+from celery_patterns.core import parking
 from celery_patterns.core.acks import set_late_acks
 from celery_patterns.core.keys import KeyMaker, KeySpec
 from celery_patterns.core.policy import NONCE_HEADER, Call, Policy, onion, publish_onion
@@ -104,13 +105,17 @@ class Seam:
             return self.body(*args, **kwargs)
         if not hasattr(request, NONCE_HEADER):  # eager, or a worker without our Request
             setattr(request, NONCE_HEADER, new_nonce())
+        parking.take_ticket(request)
         call = Call(seam=self, args=args, kwargs=kwargs, request=request)
         wait = still_waiting(call)
         if wait > 0:
             hop(call, wait)
         setattr(request, _BEGUN, True)
         try:
-            return self._run_through(call)
+            try:
+                return self._run_through(call)
+            finally:
+                parking.hand_in(call)
         except Exception as error:
             if request.is_eager and _is_final(error):  # Celery sends no signal where errors propagate
                 self.failed(request, error)

@@ -10,6 +10,7 @@ All keys of an app's limits share one hash tag, since a script may ask for any o
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -171,6 +172,18 @@ def ask(store: Store, demands: Sequence[Demand]) -> Granted | Denied:
         )
     _, wait, which, pace = answer
     return Denied(wait / 1e6, which - 1, pace / 1e6)
+
+
+def as_text(demands: Sequence[Demand]) -> str:
+    """Demands as the scripts of the waiting room read them; empty where there are none."""
+    if not demands:
+        return ""
+    rows = []
+    for demand in demands:
+        strict = demand.strict and demand.burst > 1
+        n, per = (demand.rate.count, demand.rate.per_us) if strict else demand.rate.lowest_terms
+        rows.append([_tag(demand.bucket.name), demand.bucket.key, n, per, demand.burst, demand.cost, int(strict)])
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
 
 
 def stand_in_line(store: Store, bucket: Bucket, who: str, denied: Denied) -> tuple[float, int]:

@@ -18,7 +18,8 @@ from celery_patterns.errors import KeyArgumentError, PolicyError, RateLimitExcee
 from celery_patterns.policies.rate_limits.buckets import KIND, Bucket, Demand
 from celery_patterns.policies.rate_limits.look import Look, look_at
 from celery_patterns.policies.rate_limits.rate import Rate
-from celery_patterns.policies.rate_limits.start import Start
+from celery_patterns.policies.rate_limits.start import Start, spot_of
+from celery_patterns.waiting.parking import through_gate
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult
@@ -60,10 +61,14 @@ class Limits(Policy):
         return tuple(limit.demand(one, look) for one, limit in zip(names, self.limits, strict=True))
 
     def publish(self, call: Call, proceed: Publish) -> AsyncResult[Any]:
-        """Refuse a call whose key or cost cannot be made, where the caller can still mend it."""
-        if self.specs():
-            self.demands(call.name, look_at(call))
-        return proceed(call)
+        """Refuse a call whose key or cost cannot be made, where the caller can still mend it.
+
+        One that would have to wait is parked at once, instead of when it reaches a worker.
+        """
+        demands = self.demands(call.name, look_at(call))
+        if any(limit.on_limited != "defer" for limit in self.limits):
+            return proceed(call)
+        return through_gate(call, spot_of(demands, self.limits, call), proceed)
 
     def run(self, call: Call, proceed: Run) -> Any:
         """Run the body if all limits let it pass; else do as ``on_limited`` of the longest one says."""

@@ -20,10 +20,11 @@ again. What remains is what passes between the last look at the clock and the bo
 from __future__ import annotations
 
 import logging
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery_patterns.core.events import Event, emit
+from celery_patterns.core.parking import Spot, ticket_is_used, ticket_of
 from celery_patterns.core.postpone import postpone
 from celery_patterns.core.store import Store, store_of
 from celery_patterns.core.waits import LINE, backoff, waited
@@ -34,11 +35,14 @@ from celery_patterns.policies.rate_limits.buckets import (
     Demand,
     Denied,
     Granted,
+    as_text,
     ask,
     close,
     stand_in_line,
 )
 from celery_patterns.policies.rate_limits.steering import close_name
+from celery_patterns.waiting.parking import is_on
+from celery_patterns.waiting.room import Room, Waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +56,8 @@ FRESH = 1.0
 """Seconds for which a grant is good."""
 TRIES = 3
 """How often a grant that came late is asked for anew before the store counts as out of reach."""
+OVERSLEPT = 0.02
+"""Seconds by which a start may be late that had to wait for its token in the worker."""
 LONGEST_OUTAGE = 30.0
 """Seconds between two looks for a store that is away."""
 
@@ -70,6 +76,16 @@ def take(store: Store, demands: Sequence[Demand]) -> Granted | Denied:
         if isinstance(answer, Denied) or monotonic() - asked <= FRESH:
             return answer
     raise StoreUnavailable(f"{store.url}: {TRIES} answers in a row took longer than {FRESH:g} s")
+
+
+def spot_of(demands: Sequence[Demand], limits: Sequence[TokenBucket], call: Call) -> Spot:
+    """Where a call waits for its limits, and for how long at most."""
+    bounds = [cast("float", limit.max_wait) for limit in limits if limit.max_wait is not None]
+    so_far = waited(call, LINE)
+    return Spot(
+        demands=as_text([one for one in demands if one.cost]),
+        patience=max(0.0, min(bounds) - so_far) if bounds else None,
+    )
 
 
 class Start:
@@ -110,7 +126,31 @@ class Start:
             self._throttled(error)
 
     def _take(self) -> Granted | Denied | None:
-        return take(self.store, [demand for _, demand in self.costly]) if self.costly else None
+        """Take the tokens; whoever comes from the waiting room sleeps the last moments until they are there.
+
+        A process that was stopped meanwhile has overslept, and asks again.
+        """
+        if not self.costly:
+            return None
+        demands = [demand for _, demand in self.costly]
+        request = self.call.request
+        if request.is_eager or not is_on(self.call.app):
+            return take(self.store, demands)
+        ticket = ticket_of(request)
+        ticket_is_used(request)
+        asked_for, written = Room(self.store), as_text(demands)
+        for _ in range(TRIES):
+            asked = monotonic()
+            answer = asked_for.start(written, ticket.id if ticket else "")
+            if isinstance(answer, Waits):
+                return Denied(answer.wait, answer.which, answer.pace)
+            came = monotonic()
+            if answer.ahead:
+                sleep(answer.ahead)
+            late = monotonic() - came - answer.ahead
+            if came - asked <= FRESH and (late <= OVERSLEPT or not answer.ahead):
+                return Granted(answer.at)
+        raise StoreUnavailable(f"{self.store.url}: {TRIES} answers in a row came too late")
 
     # --- not now
 
@@ -135,13 +175,28 @@ class Start:
         longest = cast("float | None", limit.max_wait)
         if longest is not None and waited(self.call, LINE) + denied.wait > longest:
             self._refuse(RateLimitExceeded(f"{reason}, and max_wait is {longest:g} s", denied.wait), demand)
-        try:
-            pause, crowd = stand_in_line(self.store, demand.bucket, str(self.call.id), denied)
-        except StoreUnavailable as error:
-            self._store_error("line", "it asks again in a moment", error)
-            pause, crowd = min(denied.wait, LONGEST_PAUSE), 0
         key = str(demand.bucket)
-        postpone(self.call, pause, reason, policy=KIND, key=key, waits=LINE, wait=denied.wait, waiting=crowd)
+        demands, limits = [one for _, one in self.costly], [one for one, _ in self.costly]
+        spot = spot_of(demands, limits, self.call) if demands else None
+
+        def pause() -> float:
+            try:
+                return stand_in_line(self.store, demand.bucket, str(self.call.id), denied)[0]
+            except StoreUnavailable as error:
+                self._store_error("line", "it asks again in a moment", error)
+                return min(denied.wait, LONGEST_PAUSE)
+
+        postpone(
+            self.call,
+            denied.wait,
+            reason,
+            policy=KIND,
+            key=key,
+            waits=LINE,
+            spot=spot,
+            countdown=pause,
+            wait=denied.wait,
+        )
 
     # --- the other side says: not now
 

@@ -1,0 +1,80 @@
+-- Come into the room: get a ticket at once if there is room for one, or wait.
+-- KEYS[1] the room
+-- ARGV    "gate" (a publisher) or "park" (a worker that has the message), id, nonce, attempt
+--         place ("" if new), rank (0 goes first), demands (JSON; "" if none), line (of those woken; "" if none)
+--         wait_us ("" if not timed), patience_us (released after that in any case; "" for never)
+--         turn ("" unless the limit is shared out by turns), head, body
+-- Returns {"ticket", id}: publish it; only at the gate
+--         {"parked", how many wait in that line, age of the oldest in us, line}
+--         {"no pump"}: nobody would ever release it; nothing was done
+-- A copy that a worker parks while the same attempt waits already, is that one. A copy published under the
+-- same id is another entry.
+local mode, id, nonce, attempt, place, rank, demands, line, wait, patience, turn, head, body = unpack(ARGV)
+if not has_pump() then return {'no pump'} end
+local now = now_us()
+local due = wait ~= '' and now + wait or nil
+if demands ~= '' then
+  local buckets = look(cjson.decode(demands), now)
+  if not buckets then return {'no pump'} end
+  local free = mode == 'gate'
+  for _, b in ipairs(buckets) do free = free and b.waiting == 0 and b.held <= 0 end
+  if free then
+    for _, b in ipairs(buckets) do issue(b, nonce, now) end
+    return {'ticket', nonce}
+  end
+  save_changed(buckets, now)
+  local _, which = longest(buckets, behind)
+  line, due = buckets[which].id, now + math.max(0, buckets[which].held)
+end
+
+local entry = key('room-entry', id)
+local known = redis.call('HMGET', entry, 'nonce', 'out', 'attempt', 'score', 'line')
+local function parked()
+  local all = line ~= '' and key('room-line', line) or key('room-time')
+  local first = redis.call('ZRANGE', all, 0, 0)[1]
+  local since = first and redis.call('HGET', key('room-entry', first), 'at') or now
+  return {'parked', redis.call('ZCARD', all), math.max(0, now - since), line}
+end
+if known[1] and not known[2] then -- it waits here already
+  if known[1] == nonce then return parked() end
+  if mode == 'park' and tonumber(attempt) <= tonumber(known[3]) then return parked() end
+end
+if known[1] and mode == 'gate' then
+  id = id .. '#' .. redis.call('HINCRBY', KEYS[1], 'seq', 1)
+  entry = key('room-entry', id)
+  known = {}
+end
+
+if known[1] then -- a later attempt of what waits: it takes that one's place
+  redis.call('ZREM', key('room-line', known[5]), id)
+  redis.call('ZREM', key('room-time'), id)
+end
+local score = tonumber(known[4] or (place ~= '' and place) or nil)
+if not score then
+  local order
+  if turn ~= '' then
+    local turns, current = key('room-turns', line), redis.call('HGET', key('room-pace', line), 'turn') or 0
+    order = math.max(current, redis.call('ZSCORE', turns, turn) or 0) + 1
+    redis.call('ZADD', turns, order, turn)
+  else
+    order = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+  end
+  score = rank * 17592186044416 + order
+end
+redis.call('HSET', entry, 'nonce', nonce, 'attempt', attempt, 'score', whole(score), 'demands', demands,
+  'line', line, 'head', head, 'body', body)
+redis.call('HSETNX', entry, 'at', whole(now))
+redis.call('HDEL', entry, 'out')
+if line ~= '' then
+  redis.call('ZADD', key('room-line', line), whole(score), id)
+end
+if demands ~= '' then
+  local planned = redis.call('ZSCORE', key('room-due'), line)
+  if not planned or due < tonumber(planned) then redis.call('ZADD', key('room-due'), whole(due), line) end
+  if patience ~= '' then redis.call('ZADD', key('room-time'), whole(now + patience), id) end
+else
+  if patience ~= '' then due = math.min(due, now + patience) end
+  redis.call('ZADD', key('room-time'), whole(due), id)
+end
+poke(due)
+return parked()

@@ -1,0 +1,140 @@
+-- What the scripts of the waiting room share: the keys of the room, and limits with their tickets.
+-- KEYS[1] is "<prefix>:room:{<prefix>}"; all other keys are made from it, and share its slot.
+-- A demand is {name, key, n, per_us, burst, cost, strict}; a bucket is as in limit_acquire.lua.
+local LIFE, LONGEST_LIFE, SLEEP, SOFT, MARGIN = 500000, 8000000, 50000, 20000, 3000
+local prefix = string.sub(KEYS[1], 1, (#KEYS[1] - 8) / 2)
+
+local function key(kind, rest)
+  return prefix .. ':' .. kind .. ':{' .. prefix .. '}' .. (rest and ':' .. rest or '')
+end
+
+local function whole(number) return string.format('%.0f', number) end
+
+local function save_pace(b)
+  redis.call('HSET', key('room-pace', b.id), 'out', b.out, 'life', whole(b.life), 'slack', whole(b.slack))
+  redis.call('PEXPIRE', key('room-pace', b.id), 3600000)
+end
+
+-- What a bucket's tickets say; those that lapsed are dropped, and then tickets live for longer.
+local function look_at_tickets(b, now)
+  local out, life, slack = unpack(redis.call('HMGET', key('room-pace', b.id), 'out', 'life', 'slack'))
+  b.out, b.life = tonumber(out or 0), tonumber(life or LIFE)
+  b.slack = tonumber(slack or math.max(0, SOFT - (b.burst - 1) * b.per / b.n))
+  if b.out == 0 then return end
+  local tickets = key('room-tickets', b.id)
+  local lapsed = redis.call('ZRANGEBYSCORE', tickets, '-inf', whole(now - b.life))
+  for _, ticket in ipairs(lapsed) do
+    redis.call('ZREM', tickets, ticket)
+    b.out = b.out - string.match(ticket, '^%d+')
+  end
+  local first = redis.call('ZRANGE', tickets, 0, 0, 'WITHSCORES')
+  b.oldest = tonumber(first[2])
+  if not b.oldest then b.out = 0 end
+  if #lapsed > 0 then
+    b.life = math.min(LONGEST_LIFE, b.life * 2)
+    save_pace(b)
+  end
+end
+
+-- Each limit that is asked: its debt; `real`, the wait; `held`, the wait if all tickets were tokens.
+local function look(demands, now)
+  local fields, buckets = {':'}, {}
+  for i, d in ipairs(demands) do
+    fields[i + 1], buckets[i] = d[1], key('limit', d[1] .. ':' .. d[2])
+  end
+  local set, held = redis.call('HMGET', key('limit-set'), unpack(fields)), redis.call('MGET', unpack(buckets))
+  local num, den = 1, 1
+  if set[1] then num, den = string.match(set[1], '^(%d+) (%d+)$') end
+  for i, d in ipairs(demands) do
+    local b = {id = d[1] .. ':' .. d[2], n = d[3], per = d[4], burst = d[5], cost = d[6], closed = '0', debt = 0}
+    local shut = 0
+    if set[i + 1] then
+      local n, per, burst, closed = string.match(set[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
+      if n ~= '0' then b.n, b.per = tonumber(n), tonumber(per) end
+      if burst ~= '0' then b.burst = math.max(burst, b.cost) end
+      shut = closed - now
+    end
+    if d[7] == 1 then b.count, b.window = math.max(b.cost, math.floor(b.n * num / den)), b.per end
+    b.n, b.per = b.n * num, b.per * den
+    b.early = -250000
+    if held[i] then
+      local tat, frac, closed, n, per = string.match(held[i], '^(%d+) (%d+) (%d+) (%d+) (%d+) %d+$')
+      if not tat then return nil end
+      b.early, b.closed = math.max(b.early, tat - now + frac / n), closed
+      b.debt = math.max(0, (tat - now) * n + frac)
+      if b.debt > 0 and (tonumber(n) ~= b.n or tonumber(per) ~= b.per) then
+        b.debt, b.changed = math.ceil(b.debt * b.per / per) + 2, true
+      end
+      shut = math.max(shut, closed - now)
+    end
+    look_at_tickets(b, now)
+    b.waiting = redis.call('ZCARD', key('room-line', b.id))
+    b.lack = math.ceil((b.debt + (b.cost - b.burst) * b.per) / b.n)
+    b.real = math.max(shut, b.lack)
+    b.held = math.max(shut, math.ceil((b.debt + (b.out + b.cost - b.burst) * b.per) / b.n - b.slack))
+    if b.count then
+      local log, at = key('limit-log', b.id), b.count - b.cost
+      local last, next = redis.call('LINDEX', log, at), at >= b.out and redis.call('LINDEX', log, at - b.out)
+      if last then b.real = math.max(b.real, last + b.window - now) end
+      if next then b.held = math.max(b.held, next + b.window - now) end
+      if at < b.out then b.held = math.max(b.held, b.real, 1000) end
+    end
+    buckets[i] = b
+  end
+  return buckets
+end
+
+local function save(b, at, now)
+  local frac = b.debt % b.n
+  local left = (b.debt - frac) / b.n
+  redis.call('PSETEX', key('limit', b.id), math.ceil(math.max(at + left, b.closed) / 1000 - now / 1000) + 1000,
+    table.concat({whole(at + left), whole(frac), b.closed, whole(b.n), whole(b.per), whole(b.burst)}, ' '))
+end
+
+-- Buckets whose rate was changed fill at the new one from now on, also if nothing is taken.
+local function save_changed(buckets, now)
+  for _, b in ipairs(buckets) do
+    if b.changed then save(b, now, now) end
+  end
+end
+
+local function take(b, at, now)
+  b.debt, b.closed = math.max(0, b.debt - (at - now) * b.n) + b.cost * b.per, '0'
+  save(b, at, now)
+  if b.count then
+    local log = key('limit-log', b.id)
+    for _ = 1, b.cost do redis.call('LPUSH', log, whole(at)) end
+    redis.call('LTRIM', log, 0, b.count - 1)
+    redis.call('PEXPIRE', log, math.ceil((at - now + b.window) / 1000) + 1000)
+  end
+end
+
+local function issue(b, id, now)
+  local tickets = key('room-tickets', b.id)
+  b.out = b.out + b.cost * redis.call('ZADD', tickets, whole(now), whole(b.cost) .. ' ' .. id)
+  redis.call('PEXPIRE', tickets, 20000)
+  save_pace(b)
+end
+
+-- The limit that is longest in the way, by the wait that `of` says.
+local function longest(buckets, of)
+  local wait, which = -math.huge, 1
+  for i, b in ipairs(buckets) do
+    local one = of(b)
+    if one > wait then wait, which = one, i end
+  end
+  return wait, which
+end
+
+-- The wait of whoever comes new: behind all who wait, and all who have a ticket.
+local function behind(b)
+  return b.held + b.waiting * math.ceil(b.per / b.n)
+end
+
+local function has_pump() return redis.call('EXISTS', key('room-leader')) == 1 end
+
+-- Wake the pump if it would sleep beyond `at`.
+local function poke(at)
+  local planned = tonumber(redis.call('HGET', KEYS[1], 'next') or 0)
+  if at < planned - 1000 then redis.pcall('PUBLISH', key('room-poke'), '') end
+end

@@ -1,0 +1,59 @@
+-- Take tokens from k limits for a task that would start, ahead of nobody who waits in the room.
+-- KEYS[1] the room; KEYS[2] the operation
+-- ARGV    demands (JSON), ticket ("" for none)
+-- Returns {"ok", granted at (us), us until then}: with a ticket it may be up to 50 ms ahead; without one, never
+--         {"wait", us, which limit, us per token}: nothing was taken
+--         {"version"}: a newer version of the library wrote a bucket
+-- Any ticket will do, and one that has lapsed too: what counts is the token. Without a ticket a task starts
+-- only if nobody waits and all tickets leave it a token, or if the tickets' holders are late to take theirs.
+local now = now_us()
+local done = redis.call('GET', KEYS[2])
+if done then return {'ok', tonumber(done), math.max(0, done - now)} end
+local buckets = look(cjson.decode(ARGV[1]), now)
+if not buckets then return {'version'} end
+local pump = has_pump()
+
+local function learn(b)
+  if b.waiting == 0 then return end
+  if b.early < MARGIN then
+    b.slack = b.slack + (MARGIN - b.early) / 4
+  elseif b.lack > MARGIN then
+    b.slack = b.slack - (b.lack - MARGIN) / 16
+  else
+    b.slack = b.slack - math.min(b.early - MARGIN, b.slack) / 64
+  end
+  b.slack = math.max(0, math.min(SLEEP, b.slack))
+end
+
+local function hand_in(b)
+  local tickets, ticket = key('room-tickets', b.id), whole(b.cost) .. ' ' .. ARGV[2]
+  local issued = redis.call('ZSCORE', tickets, ticket)
+  if issued then
+    redis.call('ZREM', tickets, ticket)
+    b.out = math.max(0, b.out - b.cost)
+    b.life = math.min(LONGEST_LIFE, math.max(LIFE, b.life / 2, 4 * (now - issued)))
+  end
+  learn(b)
+  if issued or b.waiting > 0 then save_pace(b) end
+end
+
+local may, ahead = true, 0
+for _, b in ipairs(buckets) do
+  if ARGV[2] ~= '' then
+    hand_in(b)
+    may = may and b.real <= SLEEP
+  elseif pump and (b.waiting > 0 or b.out > 0 and b.held > 0) then
+    may = may and b.real <= 0 and b.oldest and now - b.oldest > SOFT
+  else
+    may = may and b.real <= 0
+  end
+  ahead = math.max(ahead, b.real)
+end
+if not may then
+  save_changed(buckets, now)
+  local wait, which = longest(buckets, pump and behind or function(b) return b.real end)
+  return {'wait', math.max(1, wait), which, math.ceil(buckets[which].per / buckets[which].n)}
+end
+for _, b in ipairs(buckets) do take(b, now + ahead, now) end
+redis.call('PSETEX', KEYS[2], 10000, whole(now + ahead))
+return {'ok', now + ahead, ahead}

@@ -1,0 +1,13 @@
+"""The waiting room: what must wait does not sit in a worker.
+
+``room.py`` has the operations on the room, ``parcel.py`` what waits in it, ``pump.py`` what publishes it
+again, ``helper.py`` and ``worker.py`` how each worker comes to have a pump.
+"""
+
+from celery_patterns.core.parking import open_room
+from celery_patterns.waiting import worker
+from celery_patterns.waiting.parking import WaitingRoom
+
+open_room(WaitingRoom())
+
+__all__ = ["worker"]

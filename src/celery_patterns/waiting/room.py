@@ -1,0 +1,273 @@
+"""The operations on the room, each of them one script.
+
+All keys share the hash tag of the rate limits, since a release tests limits and takes an entry out of
+its line in one script.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from celery_patterns.core.script import Script
+from celery_patterns.errors import StoreVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from celery_patterns.core.parking import Spot
+    from celery_patterns.core.store import Store
+    from celery_patterns.waiting.parcel import Parcel
+
+_SHARED = ("room_limits",)
+_start = Script("room_start", after=_SHARED)
+_enter = Script("room_enter", after=_SHARED)
+_release = Script("room_release", after=_SHARED)
+_return = Script("room_return", after=_SHARED)
+_wake = Script("room_wake", after=_SHARED)
+_cancel = Script("room_cancel", after=_SHARED)
+
+LEAD = 3.0
+"""Seconds for which a pump leads without a sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The tokens are taken, for a start at this time (seconds since the epoch), ``ahead`` seconds from now."""
+
+    at: float
+    ahead: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Nothing was taken: ``wait`` seconds, for the demand at position ``which``, one token in ``pace`` s."""
+
+    wait: float
+    which: int
+    pace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A publisher may publish at once."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """It waits: how many do in its line, and since when the first of them, in seconds."""
+
+    line: str
+    waiting: int
+    oldest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What the pump is to publish now.
+
+    Args:
+        id: The entry.
+        number: Of this release; a confirmation carries it.
+        ticket: The ticket; empty where it has none.
+        demands: Of the limits that the ticket is for.
+        place: Its place, should it have to come back.
+        head: Of the message.
+        body: Of the message.
+        revoked: Whether it was revoked meanwhile.
+    """
+
+    id: str
+    number: int
+    ticket: str
+    demands: str
+    place: str
+    head: bytes
+    body: bytes
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the pump learns: what to publish, and in how many seconds to ask again at the latest.
+
+    Args:
+        wait: Seconds.
+        leads: Whether this pump is the one that leads.
+        releases: What to publish.
+    """
+
+    wait: float
+    leads: bool
+    releases: Sequence[Release] = ()
+
+
+class Room:
+    """The room in one store.
+
+    Args:
+        store: Where it is.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.root = self.key("room")
+
+    def key(self, kind: str, rest: str | None = None) -> str:
+        """A key of the room."""
+        prefix = self.store.prefix
+        return f"{prefix}:{kind}:{{{prefix}}}" + ("" if rest is None else f":{rest}")
+
+    def start(self, demands: str, ticket: str) -> Started | Waits:
+        """Take the tokens of a task that would start, if it is its turn.
+
+        Raises:
+            StoreUnavailable: Nobody knows whether they were taken.
+            StoreVersionError: A newer version of the library wrote a bucket.
+        """
+        operation = self.key("limit-op", os.urandom(8).hex())
+        answer = _start(self.store, [self.root, operation], [demands, ticket])
+        match answer[0]:
+            case b"ok":
+                return Started(answer[1] / 1e6, answer[2] / 1e6)
+            case b"wait":
+                return Waits(answer[1] / 1e6, answer[2] - 1, answer[3] / 1e6)
+        raise StoreVersionError(f"limits {demands}: a bucket was written by a newer version of celery-patterns")
+
+    def enter(
+        self,
+        parcel: Parcel,
+        *,
+        id: str,  # noqa: A002 - what it is
+        spot: Spot,
+        wait: float | None = None,
+        place: str = "",
+        rank: int = 0,
+        attempt: int = 0,
+        gate: bool = False,
+    ) -> Ticket | Parked | None:
+        """Come in: with ``gate`` a ticket at once, if there is room for one; else a place to wait in.
+
+        Args:
+            parcel: The message.
+            id: The task id.
+            spot: Where to wait.
+            wait: Seconds, where it waits for a time.
+            place: Its old place, if it had one.
+            rank: By its priority; 0 goes first.
+            attempt: Of the task; a later one replaces an earlier one that still waits.
+            gate: Whether it could be published instead.
+
+        Returns:
+            ``None`` where no pump lives: nobody would ever release it.
+
+        Raises:
+            StoreUnavailable: Nobody knows whether it is in.
+        """
+        args: list[str | bytes | int] = [
+            "gate" if gate else "park",
+            id,
+            os.urandom(8).hex(),
+            attempt,
+            place,
+            rank,
+            spot.demands,
+            spot.line,
+            "" if wait is None else _us(wait),
+            "" if spot.patience is None else _us(spot.patience),
+            spot.turn,
+            parcel.head(),
+            parcel.body,
+        ]
+        answer = _enter(self.store, [self.root], args)
+        match answer[0]:
+            case b"ticket":
+                return Ticket(answer[1].decode())
+            case b"parked":
+                return Parked(answer[3].decode(), answer[1], answer[2] / 1e6)
+        return None
+
+    def release(self, pump: str, confirmed: Iterable[Release], most: int) -> Turn:
+        """What ``pump`` is to publish now, if it leads.
+
+        Args:
+            pump: Who asks.
+            confirmed: What the broker has taken of what the last call said.
+            most: How many at once.
+
+        Raises:
+            StoreUnavailable: The next call repairs what was lost.
+        """
+        taken = [part for one in confirmed for part in (one.id, one.number)]
+        answer = _release(self.store, [self.root], [pump, round(LEAD * 1000), most, *taken])
+        if len(answer) == 1:
+            return Turn(-answer[0] / 1e6, leads=False)
+        return Turn(answer[0] / 1e6, leads=True, releases=[_release_of(*one) for one in answer[1]])
+
+    def resign(self, pump: str) -> None:
+        """Have another pump lead at once.
+
+        Raises:
+            StoreUnavailable: Then another one leads when the lease has run out.
+        """
+        with self.store.reporting():
+            if self.store.client.get(self.key("room-leader")) == pump.encode():
+                self.store.client.delete(self.key("room-leader"))
+
+    def hand_in(self, ticket: str, limits: Iterable[tuple[str, int]]) -> None:
+        """Give a ticket back that nobody will use.
+
+        Raises:
+            StoreUnavailable: Then it lapses by itself.
+        """
+        _return(self.store, [self.root], [ticket, *(part for limit in limits for part in limit)])
+
+    def wake(self, line: str, count: int = 1) -> int:
+        """Release the first of those who wait for something that has come free.
+
+        Raises:
+            StoreUnavailable: Then they are released when their time has come.
+        """
+        return int(_wake(self.store, [self.root], [line, count]))
+
+    def wake_all(self) -> None:
+        """Look at every line anew: limits have changed.
+
+        Raises:
+            StoreUnavailable: Then it takes some seconds.
+        """
+        with self.store.reporting():
+            due = self.key("room-due")
+            self.store.client.zunionstore(due, {due: 0})
+            self.store.client.publish(self.key("room-poke"), "")
+
+    def cancel(self, ids: Sequence[str]) -> int:
+        """Revoke what waits; how many of them did.
+
+        Raises:
+            StoreUnavailable: Nobody knows.
+        """
+        return int(_cancel(self.store, [self.root], list(ids))) if ids else 0
+
+
+def _release_of(
+    id: bytes,  # noqa: A002 - what it is
+    number: int,
+    ticket: bytes,
+    demands: bytes,
+    place: bytes,
+    head: bytes,
+    body: bytes,
+    revoked: bytes,
+) -> Release:
+    texts = (id.decode(), number, ticket.decode(), demands.decode(), place.decode())
+    return Release(*texts, head, body, bool(revoked))
+
+
+def _us(seconds: float) -> int:
+    return max(0, round(seconds * 1e6))
+
+

@@ -1,0 +1,86 @@
+"""What each worker of an app with policies does for the room, without configuration.
+
+It consumes release queues beside its own, keeps a pump beside itself, and tells the room when a task is
+revoked.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from celery.signals import celeryd_after_setup, worker_shutdown
+from celery.worker.control import Panel
+
+from celery_patterns.core.seam import seam_of
+from celery_patterns.core.store import store_of
+from celery_patterns.errors import PatternsError
+from celery_patterns.waiting import helper
+from celery_patterns.waiting.parking import is_on
+from celery_patterns.waiting.queues import release_queues
+from celery_patterns.waiting.room import Room
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+logger = logging.getLogger("celery_patterns")
+
+_pumps: list[subprocess.Popen[bytes]] = []
+
+_PATIENCE = 5.0
+"""Seconds that a pump has to end in."""
+
+
+@celeryd_after_setup.connect
+def _open(instance: Any, **_: Any) -> None:
+    """Before the pool starts: its processes must not inherit anything of this."""
+    app = instance.app
+    if not (is_on(app) and _has_policies(app)):
+        return
+    try:
+        store = store_of(app)
+    except PatternsError as error:
+        logger.debug("No waiting room: %s", error)
+        return
+    if store.url.startswith("memory:"):
+        return  # it is within one process, and a pump is another
+    queues = release_queues(app, store.prefix)
+    for queue in queues:
+        app.amqp.queues.select_add(queue.declaration())
+    _pumps.append(helper.start(app, queues))
+
+
+def _has_policies(app: Celery) -> bool:
+    return any(seam.policies for seam in map(seam_of, app.tasks.values()) if seam is not None)
+
+
+@worker_shutdown.connect
+def _close(**_: Any) -> None:
+    while _pumps:
+        pump = _pumps.pop()
+        pump.terminate()
+        try:
+            pump.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            pump.kill()
+
+
+def _revoking(revoke: Any) -> Any:
+    """Celery's handler of revokes, which then also revokes what waits in the room."""
+
+    def revoke_and_cancel(state: Any, task_id: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = revoke(state, task_id, *args, **kwargs)
+        app = state.app
+        ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
+        if _pumps and ids:
+            try:
+                Room(store_of(app)).cancel(ids)
+            except PatternsError as error:
+                logger.warning("Revoked %s, but not in the waiting room: %s", ", ".join(ids), error)
+        return answer
+
+    return revoke_and_cancel
+
+
+Panel.data["revoke"] = _revoking(Panel.data["revoke"])
