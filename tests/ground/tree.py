@@ -36,6 +36,17 @@ def family(pid: int) -> list[int]:
     return sorted(found & {entry.pid for entry in entries})
 
 
+def command(pid: int) -> str:
+    """Return the command line of a process; nothing if it has ended."""
+    if not (_PROC / "self/stat").exists():
+        told = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
+        return told.stdout.decode(errors="replace")
+    try:
+        return (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def alive(pid: int) -> bool:
     """Tell whether a process exists and is not a zombie."""
     return any(entry.pid == pid for entry in _living())

@@ -13,6 +13,8 @@ from tests.ground.processes import Process
 from tests.ground.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
+PUMP = "celery_patterns.waiting.helper"
+"""What the command of a worker's own pump contains."""
 
 
 class Worker:
@@ -88,7 +90,11 @@ class Worker:
 
     def children(self) -> list[int]:
         """Return the pids of the pool's living processes (prefork)."""
-        return tree.children(self.pid)
+        return [pid for pid in tree.children(self.pid) if pid not in self.pumps()]
+
+    def pumps(self) -> list[int]:
+        """Return the pid of the pump beside the worker, if it has one."""
+        return [pid for pid in tree.children(self.pid) if PUMP in tree.command(pid)]
 
     def all_pids(self) -> list[int]:
         """Return all living processes of the worker, also when its parent process is dead."""

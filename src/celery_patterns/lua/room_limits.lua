@@ -11,14 +11,15 @@ end
 local function whole(number) return string.format('%.0f', number) end
 
 local function save_pace(b)
-  redis.call('HSET', key('room-pace', b.id), 'out', b.out, 'life', whole(b.life), 'slack', whole(b.slack))
+  redis.call('HSET', key('room-pace', b.id), 'out', b.out, 'life', whole(b.life), 'slack', whole(b.slack),
+    'age', whole(b.age))
   redis.call('PEXPIRE', key('room-pace', b.id), 3600000)
 end
 
 -- What a bucket's tickets say; those that lapsed are dropped, and then tickets live for longer.
 local function look_at_tickets(b, now)
-  local out, life, slack = unpack(redis.call('HMGET', key('room-pace', b.id), 'out', 'life', 'slack'))
-  b.out, b.life = tonumber(out or 0), tonumber(life or LIFE)
+  local out, life, slack, age = unpack(redis.call('HMGET', key('room-pace', b.id), 'out', 'life', 'slack', 'age'))
+  b.out, b.life, b.age = tonumber(out or 0), tonumber(life or LIFE), tonumber(age or 0)
   b.slack = tonumber(slack or math.max(0, SOFT - (b.burst - 1) * b.per / b.n))
   if b.out == 0 then return end
   local tickets = key('room-tickets', b.id)

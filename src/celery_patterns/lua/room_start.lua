@@ -5,7 +5,7 @@
 --         {"wait", us, which limit, us per token}: nothing was taken
 --         {"version"}: a newer version of the library wrote a bucket
 -- Any ticket will do, and one that has lapsed too: what counts is the token. Without a ticket a task starts
--- only if nobody waits and all tickets leave it a token, or if the tickets' holders are late to take theirs.
+-- only if nobody waits and all tickets leave it a token, or if a ticket's holder takes longer than usual to come.
 local now = now_us()
 local done = redis.call('GET', KEYS[2])
 if done then return {'ok', tonumber(done), math.max(0, done - now)} end
@@ -32,6 +32,7 @@ local function hand_in(b)
     redis.call('ZREM', tickets, ticket)
     b.out = math.max(0, b.out - b.cost)
     b.life = math.min(LONGEST_LIFE, math.max(LIFE, b.life / 2, 4 * (now - issued)))
+    b.age = b.age + (now - issued - b.age) / 8
   end
   learn(b)
   if issued or b.waiting > 0 then save_pace(b) end
@@ -43,7 +44,7 @@ for _, b in ipairs(buckets) do
     hand_in(b)
     may = may and b.real <= SLEEP
   elseif pump and (b.waiting > 0 or b.out > 0 and b.held > 0) then
-    may = may and b.real <= 0 and b.oldest and now - b.oldest > SOFT
+    may = may and b.real <= 0 and b.oldest and now - b.oldest > math.max(SOFT, 2 * b.age)
   else
     may = may and b.real <= 0
   end

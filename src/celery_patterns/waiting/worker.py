@@ -22,14 +22,44 @@ from celery_patterns.waiting.queues import release_queues
 from celery_patterns.waiting.room import Room
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from celery import Celery
+
+    from celery_patterns.waiting.queues import ReleaseQueue
 
 logger = logging.getLogger("celery_patterns")
 
-_pumps: list[subprocess.Popen[bytes]] = []
-
+_WATCH = 2.0
+"""Seconds between two looks whether the pump still lives."""
 _PATIENCE = 5.0
 """Seconds that a pump has to end in."""
+
+
+class OwnPump:
+    """The pump beside this worker: started with it, started again if it dies, ended with it."""
+
+    def __init__(self, app: Celery, queues: Sequence[ReleaseQueue]) -> None:
+        self._app = app
+        self._queues = queues
+        self._process = helper.start(app, queues)
+
+    def look_after(self) -> None:
+        """Start it again if it has died."""
+        if self._process.poll() is not None:
+            logger.warning("The waiting room's pump has died (%s); starting it again", self._process.returncode)
+            self._process = helper.start(self._app, self._queues)
+
+    def end(self) -> None:
+        """End it; what it has not published is its successor's."""
+        self._process.terminate()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+_pumps: list[OwnPump] = []
 
 
 @celeryd_after_setup.connect
@@ -48,7 +78,9 @@ def _open(instance: Any, **_: Any) -> None:
     queues = release_queues(app, store.prefix)
     for queue in queues:
         app.amqp.queues.select_add(queue.declaration())
-    _pumps.append(helper.start(app, queues))
+    pump = OwnPump(app, queues)
+    _pumps.append(pump)
+    instance.timer.call_repeatedly(_WATCH, pump.look_after)
 
 
 def _has_policies(app: Celery) -> bool:
@@ -58,12 +90,7 @@ def _has_policies(app: Celery) -> bool:
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
     while _pumps:
-        pump = _pumps.pop()
-        pump.terminate()
-        try:
-            pump.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            pump.kill()
+        _pumps.pop().end()
 
 
 def _revoking(revoke: Any) -> Any:
