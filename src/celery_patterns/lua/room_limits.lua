@@ -104,7 +104,9 @@ local function take(b, at, now)
   save(b, at, now)
   if b.count then
     local log = key('limit-log', b.id)
-    for _ = 1, b.cost do redis.call('LPUSH', log, whole(at)) end
+    -- Another limit may have put an earlier call off by some moments: count this one then, at the latest.
+    local stamp = math.max(at, redis.call('LINDEX', log, 0) or 0)
+    for _ = 1, b.cost do redis.call('LPUSH', log, whole(stamp)) end
     redis.call('LTRIM', log, 0, b.count - 1)
     redis.call('PEXPIRE', log, math.ceil((at - now + b.window) / 1000) + 1000)
   end
@@ -115,6 +117,13 @@ local function issue(b, id, now)
   b.out = b.out + b.cost * redis.call('ZADD', tickets, whole(now), whole(b.cost) .. ' ' .. id)
   redis.call('PEXPIRE', tickets, 20000)
   save_pace(b)
+end
+
+-- Whether there was such a ticket.
+local function hand_back(bucket, cost, id)
+  if redis.call('ZREM', key('room-tickets', bucket), whole(cost) .. ' ' .. id) == 0 then return false end
+  redis.call('HINCRBY', key('room-pace', bucket), 'out', -cost)
+  return true
 end
 
 -- The limit that is longest in the way, by the wait that `of` says.

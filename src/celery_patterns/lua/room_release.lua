@@ -16,7 +16,7 @@ local flight, time, dues = key('room-flight'), key('room-time'), key('room-due')
 for i = 4, #ARGV, 2 do
   local entry = key('room-entry', ARGV[i])
   if redis.call('HGET', entry, 'out') == ARGV[i + 1] then redis.call('DEL', entry) end
-  redis.call('HDEL', flight, ARGV[i])
+  if redis.call('HGET', flight, ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', flight, ARGV[i]) end
 end
 local lost = redis.call('HGETALL', flight)
 for i = 1, #lost, 2 do
@@ -25,6 +25,7 @@ for i = 1, #lost, 2 do
   if out == lost[i + 1] then
     redis.call('HDEL', entry, 'out')
     if line ~= '' then redis.call('ZADD', key('room-line', line), score, lost[i]) end
+    for _, d in ipairs(demands ~= '' and cjson.decode(demands) or {}) do hand_back(d[1] .. ':' .. d[2], d[6], lost[i]) end
     if demands ~= '' and redis.call('HEXISTS', entry, 'revoked') == 0 then
       redis.call('ZADD', dues, whole(now), line)
     else
@@ -73,7 +74,7 @@ local function serve(line)
         release(id, id)
       elseif buckets[which].id == line then
         local b = buckets[which]
-        if b.oldest then wait = math.min(wait, b.oldest + b.life - now + 1) end
+        if b.oldest then wait = math.min(wait, b.oldest + b.life - now) end
         redis.call('ZADD', dues, whole(now + math.min(wait, 5000000)), line)
         return save_changed(buckets, now)
       else

@@ -4,12 +4,9 @@
 -- Returns "ok"
 local now = now_us()
 for i = 2, #ARGV, 2 do
-  if redis.call('ZREM', key('room-tickets', ARGV[i]), ARGV[i + 1] .. ' ' .. ARGV[1]) == 1 then
-    redis.call('HINCRBY', key('room-pace', ARGV[i]), 'out', -ARGV[i + 1])
-    if redis.call('ZSCORE', key('room-due'), ARGV[i]) then
-      redis.call('ZADD', key('room-due'), whole(now), ARGV[i])
-      poke(now)
-    end
+  if hand_back(ARGV[i], ARGV[i + 1], ARGV[1]) and redis.call('ZSCORE', key('room-due'), ARGV[i]) then
+    redis.call('ZADD', key('room-due'), whole(now), ARGV[i])
+    poke(now)
   end
 end
 return 'ok'
