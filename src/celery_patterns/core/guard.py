@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry
 
+from celery_patterns.core import parking
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.lease import Lease, keeper, task_id_of
 from celery_patterns.core.outcome import Outcome, acknowledge_copy, is_counted, keeps_results, outcome_of
@@ -142,9 +143,17 @@ class Guard:
         return task_id_of(owner) == self.call.id
 
     def wait(
-        self, owner: str | None, delay: float, reason: Refused, headers: Mapping[str, Any] | None = None
+        self,
+        owner: str | None,
+        delay: float,
+        reason: Refused,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        is_woken: bool = False,
     ) -> NoReturn:
         """Put the call off; unseen where it is a copy of the task that ``owner`` runs.
+
+        With ``is_woken`` somebody who lets go calls :meth:`wake`; ``delay`` is for when nobody does.
 
         Raises:
             celery.exceptions.Retry: Or whatever else ends this delivery.
@@ -153,7 +162,16 @@ class Guard:
             postpone_copy(self.call, delay, reason, policy=self.kind, key=self.key)
         if owner is not None and self.call.request.is_eager and keeper.holds(owner):
             self.refuse(type(reason)(f"{reason}, in this very process, and cannot end", None))
-        postpone(self.call, delay, reason, policy=self.kind, key=self.key, headers=headers)
+        spot = parking.Spot(line=self._line) if is_woken else None
+        postpone(self.call, delay, reason, policy=self.kind, key=self.key, headers=headers, spot=spot)
+
+    def wake(self) -> None:
+        """Have the one who has waited longest in the waiting room look at once."""
+        parking.wake(self.call, self._line)
+
+    @property
+    def _line(self) -> str:
+        return f"{self.kind}|{self.key}"
 
     def outcome_of(self, task_id: str | None) -> Outcome | None:
         """How a task ended, as far as that can be known; else the call waits until one can ask."""

@@ -52,6 +52,9 @@ class Room(Protocol):
     def park(self, call: Call, signature: Signature[Any], delay: float, spot: Spot) -> bool:
         """Have a call wait in the room; whether it does."""
 
+    def wake(self, call: Call, line: str) -> None:
+        """Release the first of those who wait in a line."""
+
     def hand_in(self, call: Call) -> None:
         """Give back the ticket of a call that ended without having used it."""
 
@@ -61,7 +64,7 @@ class Ticket:
     """A ticket that a message carries.
 
     Args:
-        id: The ticket.
+        id: The ticket; empty for a message that only has a place.
         place: The place of the message in its line, should it have to go back.
         limits: The buckets that the ticket is for, and how much of each.
     """
@@ -73,7 +76,7 @@ class Ticket:
     @classmethod
     def of_demands(cls, id: str, place: str, demands: str) -> Ticket:  # noqa: A002 - what it is
         """A ticket for what a call demands."""
-        limits = json.loads(demands) if demands else []
+        limits = json.loads(demands) if id else []
         return cls(id, place, tuple((f"{one[0]}:{one[1]}", one[5]) for one in limits))
 
     def header(self) -> str:
@@ -124,7 +127,14 @@ def park(call: Call, signature: Signature[Any], delay: float, spot: Spot | None)
     return _rooms[0].park(call, signature, delay, spot or Spot())
 
 
+def wake(call: Call, line: str) -> None:
+    """Release the first of those who wait in a line, if there is a room."""
+    if _rooms and not call.request.is_eager:
+        _rooms[0].wake(call, line)
+
+
 def hand_in(call: Call) -> None:
     """Give back the ticket of a call, if it has one left."""
-    if _rooms and ticket_of(call.request) and not getattr(call.request, _USED, False):
+    ticket = ticket_of(call.request)
+    if _rooms and ticket and ticket.id and not getattr(call.request, _USED, False):
         _rooms[0].hand_in(call)

@@ -5,7 +5,8 @@
 -- ARGV    owner, fence ('' for whatever this delivery has, also in the line),
 --         remember_ms: how long the end is remembered (0: not at all), and if need be
 --         grace_ms: how long this delivery may still be running, replay: which one has ended
--- Returns 1, also when it was given up before; 0 when the lease was taken from it.
+-- Returns 1, also when it was given up before; 2 if others wait for the place that is free now; 0 when the
+--         lease was taken from it.
 local mine = redis.call('HMGET', KEYS[2], 'owner', 'fence')
 local any = ARGV[2] == ''
 local id = string.match(ARGV[1], '^(.*)/')
@@ -27,4 +28,4 @@ if ARGV[4] then
 end
 redis.call('DEL', KEYS[2])
 redis.call('ZREM', KEYS[1] .. ':held', id)
-return 1
+return 1 + redis.call('EXISTS', KEYS[1] .. ':line')

@@ -1,7 +1,8 @@
 -- The pump: say what was published, and get what is to be published now.
 -- KEYS[1] the room
 -- ARGV    who asks, lease_ms, how many at most, then (id, number) of each release that the broker has taken
--- Returns {us until something is due, entries: {id, number, ticket or "", demands, score, head, body, revoked}}
+-- Returns {us until something is due, entries: {id, number, ticket or "", demands, place or "", head, body,
+--         revoked}}
 --         {-us}: another pump leads, for so long unless it goes on
 -- Each call ends what the last one began: what was released and is not confirmed, was not published by this
 -- pump, and waits again at its old place. So a new leader has nothing else to do, and a lost reply is repaired
@@ -46,7 +47,7 @@ local function release(id, ticket)
   local number = redis.call('HINCRBY', KEYS[1], 'releases', 1)
   redis.call('HSET', entry, 'out', number)
   redis.call('HSET', flight, id, number)
-  found[#found + 1] = {id, number, ticket, demands, score, head, body, revoked or ''}
+  found[#found + 1] = {id, number, ticket, demands, line ~= '' and score or '', head, body, revoked or ''}
 end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', time, '-inf', whole(now), 'LIMIT', 0, most)) do release(id, '') end

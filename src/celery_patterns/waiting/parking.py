@@ -68,7 +68,7 @@ class WaitingRoom:
                 options,
                 spot=spot,
                 wait=None if spot.demands else delay,
-                place=ticket.place if ticket and spot.demands else "",
+                place=ticket.place if ticket and (spot.demands or spot.line) else "",
             )
             if isinstance(found, Parked):
                 parked.append(found)
@@ -83,6 +83,14 @@ class WaitingRoom:
             self._tell_no_pump(app)
             return False
         return True
+
+    def wake(self, call: Call, line: str) -> None:
+        """Release the first of those who wait in a line."""
+        if is_on(call.app):
+            try:
+                Room(store_of(call.app)).wake(line)
+            except StoreUnavailable as error:
+                logger.warning("Cannot wake who waits for %s: %s; it looks by itself", line, error)
 
     def hand_in(self, call: Call) -> None:
         """Give the ticket of a call back."""

@@ -123,7 +123,7 @@ class Pump:
     def _publish(self, release: Release) -> bool:
         parcel = Parcel.of_stored(release.head, release.body)
         headers = dict(parcel.headers)
-        if release.demands:
+        if release.place:
             headers[TICKET_HEADER] = Ticket.of_demands(release.ticket, release.place, release.demands).header()
         if release.revoked:
             headers[REVOKED_HEADER] = True

@@ -244,6 +244,15 @@ class Room:
             self.store.client.zunionstore(due, {due: 0})
             self.store.client.publish(self.key("room-poke"), "")
 
+    def length(self, line: str) -> int:
+        """How many wait in a line.
+
+        Raises:
+            StoreUnavailable: The store is out of reach.
+        """
+        with self.store.reporting():
+            return int(self.store.client.zcard(self.key("room-line", line)))
+
     def cancel(self, ids: Sequence[str]) -> int:
         """Revoke what waits; how many of them did.
 

@@ -112,8 +112,10 @@ class Delivery:
 
     def _end(self, lease: Lease, ending: Ending) -> str | None:
         """Give the place back; something true if it was given to another meanwhile."""
-        kept = self.places.release(lease.owner, lease.fence, ended=ending.is_end, replay=self.call.replay)
-        return None if kept else "another/"
+        back = self.places.give_back(lease.owner, lease.fence, ended=ending.is_end, replay=self.call.replay)
+        if back.awaited:
+            self.guard.wake()
+        return None if back.kept else "another/"
 
     def _wait_for(self, copy: Copy) -> NoReturn:
         delay = min(copy.left + 0.01, backoff(self.call, FAR_POLL, SHORTEST_POLL))
@@ -122,7 +124,7 @@ class Delivery:
     def _full(self, full: Full) -> None:
         reason = self._reason(f"is reached, with {full.ahead} ahead", full.wait)
         if full.wait:
-            self.guard.wait(None, full.wait, reason)
+            self.guard.wait(None, full.wait, reason, is_woken=True)
         if self.policy.on_conflict == "raise":
             self.guard.refuse(reason)
         self.guard.tell("skipped", ahead=full.ahead)
@@ -134,6 +136,10 @@ class Delivery:
 
     def _let_go(self, at: str, *, ended: bool, grace: float) -> None:
         try:
-            self.places.release(self.call.owner, None, ended=ended, replay=self.call.replay, grace=grace)
+            back = self.places.give_back(
+                self.call.owner, None, ended=ended, replay=self.call.replay, grace=grace
+            )
+            if back.awaited:
+                self.guard.wake()
         except StoreUnavailable as error:
             self.guard.store_error(at, "its lease runs out by itself", error)

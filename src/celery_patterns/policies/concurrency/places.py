@@ -71,6 +71,14 @@ class Full:
     ahead: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenBack:
+    """A place was given up: whether it was still this delivery's, and whether others wait for it."""
+
+    kept: bool
+    awaited: bool
+
+
 Answer = Started | Copy | Ended | Full
 
 
@@ -144,7 +152,13 @@ class Places:
     def release(
         self, owner: str, fence: int | None, *, ended: bool, replay: int = 0, grace: float = 0.0
     ) -> bool:
-        """Give the place up; whether it was still this delivery's.
+        """As :meth:`give_back`; whether it was still this delivery's."""
+        return self.give_back(owner, fence, ended=ended, replay=replay, grace=grace).kept
+
+    def give_back(
+        self, owner: str, fence: int | None, *, ended: bool, replay: int = 0, grace: float = 0.0
+    ) -> GivenBack:
+        """Give the place up.
 
         Args:
             owner: The delivery.
@@ -163,7 +177,8 @@ class Places:
         )
         if grace or replay:
             args += (_ms(grace), replay)
-        return bool(_release(self.store, self._keys(owner), args))
+        answer = _release(self.store, self._keys(owner), args)
+        return GivenBack(kept=answer > 0, awaited=answer > 1)
 
     def lease_of(self, owner: str, fence: int) -> Lease:
         """The lease of a place."""

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 from celery_patterns.core.script import Script
 from celery_patterns.core.store import Store, tag
 from celery_patterns.errors import StoreVersionError
+from celery_patterns.waiting.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -202,14 +203,14 @@ def stand_in_line(store: Store, bucket: Bucket, who: str, denied: Denied) -> tup
 
 
 def waiting(store: Store, bucket: Bucket, now: float) -> int:
-    """How many stand in a bucket's line.
+    """How many wait for a bucket: in the waiting room, and as countdowns in its line.
 
     Raises:
         StoreUnavailable: The store is out of reach.
     """
     with store.reporting():
         line = store.client.zrangebyscore(bucket.line_key(store), f"({now * 1e6:.0f}", "+inf")
-    return len(set(line) - {b":"})
+    return len(set(line) - {b":"}) + Room(store).length(f"{_tag(bucket.name)}:{bucket.key}")
 
 
 def buckets_in_use(store: Store, name: str | None = None) -> list[Bucket]:

@@ -42,8 +42,9 @@ class Limits(Policy):
         raise NotImplementedError
 
     def specs(self) -> tuple[KeySpec, ...]:
-        """The keys, and the costs that are arguments."""
+        """The keys, whose turn it is, and the costs that are arguments."""
         found = [limit.key for limit in self.limits if limit.key is not None]
+        found += [limit.fair_by for limit in self.limits if limit.fair_by is not None]
         return (*found, *(limit.cost for limit in self.limits if not isinstance(limit.cost, int)))
 
     def demands(self, name: str, look: Look) -> tuple[Demand, ...]:
@@ -68,7 +69,7 @@ class Limits(Policy):
         demands = self.demands(call.name, look_at(call))
         if any(limit.on_limited != "defer" for limit in self.limits):
             return proceed(call)
-        return through_gate(call, spot_of(demands, self.limits, call), proceed)
+        return through_gate(call, spot_of(call, self.limits, demands), proceed)
 
     def run(self, call: Call, proceed: Run) -> Any:
         """Run the body if all limits let it pass; else do as ``on_limited`` of the longest one says."""
@@ -93,6 +94,9 @@ class TokenBucket(Limits):
             callable of arguments.
         strict: Never more than the rate's count in any window of the rate's own period, however
             large the burst. It remembers the time of each of these calls.
+        fair_by: Whose turn it is among those who wait, such as ``"tenant"``: with 100,000 calls of one
+            tenant waiting, another one's first is next but one. All share one bucket. Write it on all
+            tasks that share the limit.
         max_wait: A call that would wait for longer than so many seconds, or a ``timedelta``, fails
             at once with :class:`~celery_patterns.errors.RateLimitExceeded`. Default: it waits.
         on_limited: What a call does that may not start now: ``"defer"`` waits its time out, outside
@@ -112,6 +116,7 @@ class TokenBucket(Limits):
     name: str | None = None
     cost: Cost = 1
     strict: bool = False
+    fair_by: KeySpec | None = None
     max_wait: Seconds | None = None
     on_limited: Literal["defer", "skip", "raise"] = "defer"
     on_store_error: Literal["defer", "raise", "allow"] = "defer"
@@ -121,8 +126,9 @@ class TokenBucket(Limits):
         if type(written) in {Proxy, PromiseProxy} or isinstance(written, Task):
             raise PolicyError('@token_bucket needs to know the rate: write @token_bucket("25/s")')
         object.__setattr__(self, "rate", Rate.of(written))
-        if self.key is not None:
-            check_key(self.key)
+        for spec in (self.key, self.fair_by):
+            if spec is not None:
+                check_key(spec)
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise PolicyError(f"name={self.name!r}: give a string that is not empty")
         if not isinstance(self.strict, bool):

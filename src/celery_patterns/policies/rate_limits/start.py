@@ -40,6 +40,7 @@ from celery_patterns.policies.rate_limits.buckets import (
     close,
     stand_in_line,
 )
+from celery_patterns.policies.rate_limits.look import look_at
 from celery_patterns.policies.rate_limits.steering import close_name
 from celery_patterns.waiting.parking import is_on
 from celery_patterns.waiting.room import Room, Waits
@@ -78,13 +79,14 @@ def take(store: Store, demands: Sequence[Demand]) -> Granted | Denied:
     raise StoreUnavailable(f"{store.url}: {TRIES} answers in a row took longer than {FRESH:g} s")
 
 
-def spot_of(demands: Sequence[Demand], limits: Sequence[TokenBucket], call: Call) -> Spot:
+def spot_of(call: Call, limits: Sequence[TokenBucket], demands: Sequence[Demand]) -> Spot:
     """Where a call waits for its limits, and for how long at most."""
     bounds = [cast("float", limit.max_wait) for limit in limits if limit.max_wait is not None]
-    so_far = waited(call, LINE)
+    shared = next((limit.fair_by for limit in limits if limit.fair_by is not None), None)
     return Spot(
         demands=as_text([one for one in demands if one.cost]),
-        patience=max(0.0, min(bounds) - so_far) if bounds else None,
+        turn=look_at(call).key(shared) if shared is not None else "",
+        patience=max(0.0, min(bounds) - waited(call, LINE)) if bounds else None,
     )
 
 
@@ -165,8 +167,10 @@ class Start:
             return
         self._wait(limit, demand, denied, reason)
 
-    def _wait(self, limit: TokenBucket, demand: Demand, denied: Denied, reason: Refused) -> NoReturn:
-        """Put the call off until it may ask again.
+    def _wait(
+        self, limit: TokenBucket, demand: Demand, denied: Denied, reason: Refused, *, in_line: bool = True
+    ) -> NoReturn:
+        """Put the call off until it may ask again; in no line if it is not its limits that say when.
 
         Raises:
             celery.exceptions.Retry: Always, unless
@@ -176,8 +180,10 @@ class Start:
         if longest is not None and waited(self.call, LINE) + denied.wait > longest:
             self._refuse(RateLimitExceeded(f"{reason}, and max_wait is {longest:g} s", denied.wait), demand)
         key = str(demand.bucket)
-        demands, limits = [one for _, one in self.costly], [one for one, _ in self.costly]
-        spot = spot_of(demands, limits, self.call) if demands else None
+        spot = None
+        if in_line and self.costly:
+            limits, demands = zip(*self.costly, strict=True)
+            spot = spot_of(self.call, limits, demands)
 
         def pause() -> float:
             try:
@@ -203,16 +209,18 @@ class Start:
     def _throttled(self, error: Throttled) -> NoReturn:
         """Close the buckets for everybody, and wait as everybody does."""
         pairs = [pair for pair in self.pairs if error.limit in {None, pair[1].bucket.name}]
+        closed = bool(pairs)
         try:
             if pairs:
                 close(self.store, [demand.bucket for _, demand in pairs], max(1e-6, error.retry_after))
             elif error.limit is not None:
                 close_name(self.store, error.limit, max(1e-6, error.retry_after))
         except StoreUnavailable as trouble:
+            closed = False
             self._store_error("close", "others will find out for themselves", trouble)
         limit, demand = (pairs or self.pairs)[0]
         self._tell("throttled", demand, retry_after=error.retry_after)
-        self._wait(limit, demand, Denied(error.retry_after, 0, 0.0), error)
+        self._wait(limit, demand, Denied(error.retry_after, 0, 0.0), error, in_line=closed)
 
     def _out_of_reach(self, error: StoreUnavailable) -> None:
         """Nobody knows how many have started. Returns if the call may run all the same."""

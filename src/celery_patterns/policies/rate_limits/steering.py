@@ -21,6 +21,7 @@ from celery_patterns.errors import PolicyError
 from celery_patterns.policies.rate_limits.buckets import Bucket, buckets_in_use, close, steering_key
 from celery_patterns.policies.rate_limits.look import look_outside
 from celery_patterns.policies.rate_limits.rate import Rate
+from celery_patterns.waiting.room import Room
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -96,6 +97,7 @@ class RateLimitManager:
         new.check_countable(burst or 1, strict=True)
         holds = {} if burst is None else {"burst": burst}
         _steer_name(self._store, name, n=new.count, per_us=new.per_us, **holds)
+        Room(self._store).wake_all()
 
     def reduce_for_high_load(self, factor: float) -> None:
         """Multiply the rates of all limits, declared or adjusted, until :meth:`restore_defaults`.
@@ -114,6 +116,7 @@ class RateLimitManager:
         with self._store.reporting():
             value = f"{share.numerator} {share.denominator}"
             self._store.client.hset(steering_key(self._store), FACTOR, value)
+        Room(self._store).wake_all()
 
     def restore_defaults(self, name: str | None = None) -> None:
         """Take back what was adjusted, reduced and penalised; the tokens stay as they are.
@@ -132,6 +135,7 @@ class RateLimitManager:
                 store.client.hdel(steering_key(store), tag(_checked(name)))
         for bucket in buckets_in_use(store, name):
             close(store, [bucket], 0)
+        Room(store).wake_all()
 
     def refill(self, name: str) -> None:
         """Fill all buckets of a limit, as if nobody had passed: its bound holds anew from now on.
@@ -143,6 +147,7 @@ class RateLimitManager:
         for bucket in buckets_in_use(store, _checked(name)):
             with store.reporting():
                 store.client.delete(bucket.redis_key(store), bucket.log_key(store))
+        Room(store).wake_all()
 
     def penalize(self, name: str, duration: Seconds, *, key: Any = None) -> None:
         """As the function :func:`penalize`, in this app."""
