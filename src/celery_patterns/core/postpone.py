@@ -290,7 +290,9 @@ def is_of_one_delivery(header: str) -> bool:
     return header in _ONE_DELIVERYS or header.startswith(_BROKERS_OWN)
 
 
-def _again(call: Call, countdown: float | None, headers: dict[str, Any], more_retries: int = 0) -> Signature[Any]:
+def _again(
+    call: Call, countdown: float | None, headers: dict[str, Any], more_retries: int = 0
+) -> Signature[Any]:
     request = call.request
     extra = {}
     if "ignore_result" in vars(request):

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from celery import Celery
 
@@ -55,13 +55,12 @@ def start(app: Celery, queues: Sequence[ReleaseQueue]) -> subprocess.Popen[bytes
         "queues": [[one.name, one.arguments, one.homes] for one in queues],
         "parent": os.getpid(),
     }
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - this very interpreter, on our own module
         [sys.executable, "-c", f"from {__name__} import main; main()"],
         stdin=subprocess.PIPE,
     )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(told, default=str).encode())
-    process.stdin.close()
+    with cast("IO[bytes]", process.stdin) as told_to:
+        told_to.write(json.dumps(told, default=str).encode())
     return process
 
 

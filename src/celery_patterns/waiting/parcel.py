@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Exchange, Producer
 from kombu.compression import compress
-from kombu.serialization import dumps  # type: ignore[attr-defined]
+from kombu.serialization import dumps
 from kombu.utils import json
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Parcel:
         """
         more = {name: value for name, value in options.items() if name not in _ABOUT_PUBLISHING}
         headers = dict(more.pop("headers", None) or {})
-        content_type, encoding, raw = dumps(body, serializer=more.pop("serializer", None) or serializer)
-        raw = raw.encode(encoding) if isinstance(raw, str) else raw
+        content_type, encoding, text = dumps(body, serializer=more.pop("serializer", None) or serializer)
+        raw: bytes = text.encode(encoding) if isinstance(text, str) else text
         compression = more.pop("compression", None)
         if compression:
             raw, headers["compression"] = compress(raw, compression)
@@ -70,14 +70,16 @@ class Parcel:
     def head(self) -> str:
         """All but the body, as text."""
         return str(
-            json.dumps([
-                self.content_type,
-                self.content_encoding,
-                self.headers,
-                self.properties,
-                self.exchange,
-                self.routing_key,
-            ])
+            json.dumps(
+                [
+                    self.content_type,
+                    self.content_encoding,
+                    self.headers,
+                    self.properties,
+                    self.exchange,
+                    self.routing_key,
+                ]
+            )
         )
 
     @classmethod

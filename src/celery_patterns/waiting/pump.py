@@ -98,7 +98,9 @@ class Pump:
         self._taken = []
         if turn.leads is not self.leads:
             self.leads = turn.leads
-            logger.info("%s the waiting room's pump: %s", "Leading as" if turn.leads else "Standing by as", self.name)
+            logger.info(
+                "%s the waiting room's pump: %s", "Leading as" if turn.leads else "Standing by as", self.name
+            )
         if not turn.leads:
             return min(STANDBY, turn.wait + 0.05)
         for release in turn.releases:
@@ -124,7 +126,9 @@ class Pump:
         parcel = Parcel.of_stored(release.head, release.body)
         headers = dict(parcel.headers)
         if release.place:
-            headers[TICKET_HEADER] = Ticket.of_demands(release.ticket, release.place, release.demands).header()
+            headers[TICKET_HEADER] = Ticket.of_demands(
+                release.ticket, release.place, release.demands
+            ).header()
         if release.revoked:
             headers[REVOKED_HEADER] = True
         meant = home(parcel.exchange, parcel.routing_key)
@@ -165,7 +169,7 @@ class _Outlet:
                 retry=False,
                 **parcel.properties,
             )
-        except (KombuError, OSError, RedisError, *self._errors()) as error:
+        except self._errors() as error:
             logger.warning("Cannot release %s, trying again: %s", headers.get("id"), error)
             self.close()
             self._retry_at = monotonic() + STANDBY
@@ -173,9 +177,10 @@ class _Outlet:
         return True
 
     def _errors(self) -> tuple[type[Exception], ...]:
+        known = (KombuError, OSError, RedisError)
         if self._connection is None:
-            return ()
-        return (*self._connection.connection_errors, *self._connection.channel_errors)
+            return known
+        return (*known, *self._connection.connection_errors, *self._connection.channel_errors)
 
     def _open(self) -> Any:
         if self._producer is None:
@@ -194,7 +199,7 @@ class _Outlet:
         if connection is not None:
             try:
                 connection.close()
-            except Exception as error:  # whatever a broken connection raises when it is closed
+            except Exception as error:  # noqa: BLE001 - whatever a broken connection raises when it is closed
                 logger.debug("Closing a connection: %s", error)
 
 

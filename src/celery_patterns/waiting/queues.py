@@ -46,8 +46,9 @@ class ReleaseQueue:
     def beside(cls, queue: Queue, prefix: str) -> ReleaseQueue:
         """The release queue beside a queue."""
         arguments = {**(queue.queue_arguments or {})}
-        if queue.max_priority is not None:
-            arguments["x-max-priority"] = queue.max_priority
+        highest = getattr(queue, "max_priority", None)
+        if highest is not None:
+            arguments["x-max-priority"] = highest
         homes = [home("", queue.name)]
         if queue.exchange is not None and queue.exchange.name and queue.exchange.type == "direct":
             homes.append(home(queue.exchange.name, queue.routing_key or ""))
@@ -91,7 +92,9 @@ class Register:
             StoreUnavailable: Then what is released goes where it was first meant to go.
         """
         until = self._store.now() + GOOD_FOR
-        rows = {one: json.dumps([until, queue.name, queue.arguments]) for queue in queues for one in queue.homes}
+        rows = {
+            one: json.dumps([until, queue.name, queue.arguments]) for queue in queues for one in queue.homes
+        }
         if rows:
             with self._store.reporting():
                 self._store.client.hset(self._key, mapping=rows)

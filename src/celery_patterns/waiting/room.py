@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from celery_patterns.core.script import Script
 from celery_patterns.errors import StoreVersionError
@@ -34,7 +34,7 @@ LEAD = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The tokens are taken, for a start at this time (seconds since the epoch), ``ahead`` seconds from now."""
+    """The tokens are taken, for a start at this time (seconds since the epoch), ``ahead`` seconds on."""
 
     at: float
     ahead: float
@@ -135,7 +135,9 @@ class Room:
                 return Started(answer[1] / 1e6, answer[2] / 1e6)
             case b"wait":
                 return Waits(answer[1] / 1e6, answer[2] - 1, answer[3] / 1e6)
-        raise StoreVersionError(f"limits {demands}: a bucket was written by a newer version of celery-patterns")
+        raise StoreVersionError(
+            f"limits {demands}: a bucket was written by a newer version of celery-patterns"
+        )
 
     def enter(
         self,
@@ -262,7 +264,7 @@ class Room:
         return int(_cancel(self.store, [self.root], list(ids))) if ids else 0
 
 
-def _release_of(
+def _release_of(  # noqa: PLR0917 - as the script answers
     id: bytes,  # noqa: A002 - what it is
     number: int,
     ticket: bytes,
@@ -278,5 +280,3 @@ def _release_of(
 
 def _us(seconds: float) -> int:
     return max(0, round(seconds * 1e6))
-
-

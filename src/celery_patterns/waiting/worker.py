@@ -47,7 +47,9 @@ class OwnPump:
     def look_after(self) -> None:
         """Start it again if it has died."""
         if self._process.poll() is not None:
-            logger.warning("The waiting room's pump has died (%s); starting it again", self._process.returncode)
+            logger.warning(
+                "The waiting room's pump has died (%s); starting it again", self._process.returncode
+            )
             self._process = helper.start(self._app, self._queues)
 
     def end(self) -> None:

@@ -257,7 +257,9 @@ def test_the_store_may_be_away(
     store.start()
     assert [duplicate.get(timeout=30) for duplicate in duplicates] == ["a", "a"]
     with store.client() as client:
-        wait_for(lambda: not [key for key in client.keys("cp:*") if b":ended:" not in key and b":room" not in key])
+        wait_for(
+            lambda: not [key for key in client.keys("cp:*") if b":ended:" not in key and b":room" not in key]
+        )
 
 
 def test_a_failed_publish_lets_go(

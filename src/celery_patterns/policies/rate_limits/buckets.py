@@ -183,7 +183,9 @@ def as_text(demands: Sequence[Demand]) -> str:
     for demand in demands:
         strict = demand.strict and demand.burst > 1
         n, per = (demand.rate.count, demand.rate.per_us) if strict else demand.rate.lowest_terms
-        rows.append([_tag(demand.bucket.name), demand.bucket.key, n, per, demand.burst, demand.cost, int(strict)])
+        rows.append(
+            [_tag(demand.bucket.name), demand.bucket.key, n, per, demand.burst, demand.cost, int(strict)]
+        )
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
 
 
