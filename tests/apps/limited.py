@@ -49,6 +49,18 @@ def busy(self: Any, number: int = 0) -> int:
     return number
 
 
+@app.task(
+    bind=True,
+    base=TokenBucketTask,
+    token_bucket=TokenBucket("50/s", burst=5, name="late"),
+    acks_late=True,
+    reject_on_worker_lost=True,
+)
+def late(self: Any, number: int) -> None:
+    """One of many that survive a kill."""
+    _started(self, number=number)
+
+
 @app.task(bind=True, base=TokenBucketTask, token_bucket=TokenBucket("1/h", name="slow"))
 def slow(self: Any, number: int = 0) -> int:
     """Almost never."""
