@@ -98,12 +98,7 @@ def ticket_of(request: Any) -> Ticket | None:
     return found
 
 
-def ticket_is_used(request: Any) -> None:
-    """The ticket has been handed in for tokens, or in vain."""
-    setattr(request, _USED, True)
-
-
-_TICKET, _USED = "cp_ticket", "cp_ticket_used"
+_TICKET = "cp_ticket"
 
 _rooms: list[Room] = []
 
@@ -134,7 +129,7 @@ def wake(call: Call, line: str) -> None:
 
 
 def hand_in(call: Call) -> None:
-    """Give back the ticket of a call, if it has one left."""
+    """Give back the ticket of a call that has not asked its limits, if it has one."""
     ticket = ticket_of(call.request)
-    if _rooms and ticket and ticket.id and not getattr(call.request, _USED, False):
+    if _rooms and ticket and ticket.id:
         _rooms[0].hand_in(call)

@@ -112,10 +112,7 @@ class Seam:
             hop(call, wait)
         setattr(request, _BEGUN, True)
         try:
-            try:
-                return self._run_through(call)
-            finally:
-                parking.hand_in(call)
+            return self._run_through(call)
         except Exception as error:
             if request.is_eager and _is_final(error):  # Celery sends no signal where errors propagate
                 self.failed(request, error)
@@ -199,7 +196,7 @@ class Seam:
 
     def _tell(self, request: Context, hook: str, detail: Any) -> None:
         """Call a hook of each policy. One that fails neither stops the others nor what Celery reports."""
-        call = self._rebuilt(request)
+        call = self.rebuilt(request)
         for policy in self.active():
             try:
                 getattr(policy, hook)(call, detail)
@@ -212,7 +209,8 @@ class Seam:
                     hook,
                 )
 
-    def _rebuilt(self, request: Context) -> Call:
+    def rebuilt(self, request: Context) -> Call:
+        """The call of a delivery that the parent reports about."""
         return Call(
             seam=self, args=tuple(request.args or ()), kwargs=dict(request.kwargs or {}), request=request
         )
@@ -306,7 +304,10 @@ def _is_final(error: Exception) -> bool:
 
 
 def _on_revoked(sender: Any, request: Context, **_: Any) -> None:
-    sender.__patterns__.failed(request, Ignore("revoked"))
+    seam: Seam = sender.__patterns__
+    parking.take_ticket(request)
+    parking.hand_in(seam.rebuilt(request))
+    seam.failed(request, Ignore("revoked"))
 
 
 def check_kinds(task: str, policies: list[Policy]) -> None:

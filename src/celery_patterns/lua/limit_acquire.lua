@@ -72,7 +72,9 @@ local stamp = string.format('%.0f', now)
 for i = 1, k do put(KEYS[i + 2], ARGV[i], held[i + 1], '0', ARGV[k + i]) end
 for _, kept in pairs(logs or {}) do
   local log, count, per, cost = unpack(kept)
-  for _ = 1, cost do redis.call('LPUSH', log, stamp) end
+  -- A task that sleeps its last moments has a stamp ahead of now: none behind it may be older.
+  local newest = math.max(now, redis.call('LINDEX', log, 0) or 0)
+  for _ = 1, cost do redis.call('LPUSH', log, string.format('%.0f', newest)) end
   redis.call('LTRIM', log, 0, count - 1)
   redis.call('PEXPIRE', log, math.ceil(per / 1000) + 1000)
 end

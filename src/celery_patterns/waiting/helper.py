@@ -49,7 +49,7 @@ def start(app: Celery, queues: Sequence[ReleaseQueue]) -> subprocess.Popen[bytes
     """
     url, options = store_url(app)
     told = {
-        "conf": {name: app.conf.get(name) for name in _SETTINGS},
+        "conf": {name: value for name in _SETTINGS if not callable(value := app.conf.get(name))},
         "store": [url, setting(app, "patterns_prefix", "cp"), options],
         "clock": bool(setting(app, "patterns_test_clock", False)),
         "queues": [[one.name, one.arguments, one.homes] for one in queues],

@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.parking import OF_A_RELEASE, TICKET_HEADER, Spot, ticket_of
@@ -15,7 +15,7 @@ from celery_patterns.core.postpone import is_rabbitmq
 from celery_patterns.core.settings import setting
 from celery_patterns.core.store import store_of
 from celery_patterns.core.timing import time_to_expiry
-from celery_patterns.errors import StoreUnavailable
+from celery_patterns.errors import PolicyError, StoreUnavailable
 from celery_patterns.waiting.parcel import CapturingProducer, Parcel
 from celery_patterns.waiting.room import Parked, Room, Ticket
 
@@ -32,7 +32,7 @@ ON, GATE = "patterns_waiting_room", "patterns_gate"
 KIND = "waiting_room"
 
 _LOOK_AGAIN = 1.0
-"""Seconds after which a process that found no pump asks again."""
+"""Seconds between two looks of a process whether there is a pump."""
 _HIGHEST = 255
 """RabbitMQ's largest priority."""
 
@@ -51,12 +51,13 @@ class WaitingRoom:
     """The room as the layers below know it."""
 
     def __init__(self) -> None:
-        self._no_pump_since: WeakKeyDictionary[Celery, float] = WeakKeyDictionary()
+        self._looked: WeakKeyDictionary[Celery, tuple[float, bool]] = WeakKeyDictionary()
+        self._told: WeakSet[Celery] = WeakSet()
 
     def park(self, call: Call, signature: Signature[Any], delay: float, spot: Spot) -> bool:
         """Have a call wait; whether it does. It does not where no pump lives, or the store is away."""
         app = call.app
-        if not is_on(app) or time.monotonic() < self._no_pump_since.get(app, 0.0) + _LOOK_AGAIN:
+        if not (is_on(app) and self._has_pump(app)):
             return False
         ticket = ticket_of(call.request)
         parked: list[Parked] = []
@@ -78,11 +79,27 @@ class WaitingRoom:
                 signature.apply_async(producer=CapturingProducer(producer.connection, capture))
         except StoreUnavailable as error:
             logger.warning("Cannot park %s[%s]: %s; it waits as a countdown", call.name, call.id, error)
-            return False
-        if not parked:
-            self._tell_no_pump(app)
-            return False
-        return True
+        return bool(parked)
+
+    def _has_pump(self, app: Celery) -> bool:
+        """Whether a pump lives; asked once in a while, since most calls need not be captured to learn it."""
+        looked, there = self._looked.get(app, (0.0, False))
+        if time.monotonic() < looked + _LOOK_AGAIN:
+            return there
+        try:
+            there = Room(store_of(app)).has_pump()
+        except (StoreUnavailable, PolicyError) as error:
+            logger.debug("No waiting room: %s", error)
+            there = False
+        self._looked[app] = time.monotonic(), there
+        if not there and app not in self._told:
+            self._told.add(app)
+            logger.warning(
+                "No pump serves the waiting room: what must wait does so as a countdown, in the memory of "
+                "workers. Each worker with the setting %s brings one, celery patterns pump is one",
+                ON,
+            )
+        return there
 
     def wake(self, call: Call, line: str) -> None:
         """Release the first of those who wait in a line."""
@@ -101,15 +118,6 @@ class WaitingRoom:
             Room(store_of(call.app)).hand_in(ticket.id, ticket.limits)
         except StoreUnavailable as error:
             logger.warning("Cannot return the ticket of %s[%s]: %s; it lapses", call.name, call.id, error)
-
-    def _tell_no_pump(self, app: Celery) -> None:
-        if app not in self._no_pump_since:
-            logger.warning(
-                "No pump serves the waiting room of this app: what must wait does so as a countdown, in the "
-                "memory of workers. Any worker with the setting %s has one, and celery patterns pump is one",
-                ON,
-            )
-        self._no_pump_since[app] = time.monotonic()
 
 
 def enter(
@@ -174,7 +182,7 @@ def through_gate(call: Call, spot: Spot, proceed: Publish) -> AsyncResult[Any]:
         def capture(body: Any, how: dict[str, Any]) -> Any:
             try:
                 found = enter(call, body, how, spot=spot, gate=True)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, PolicyError) as error:
                 logger.warning("%s: %s; it is published and asks when it starts", call.name, error)
                 found = None
             if isinstance(found, Parked):

@@ -246,6 +246,15 @@ class Room:
             self.store.client.zunionstore(due, {due: 0})
             self.store.client.publish(self.key("room-poke"), "")
 
+    def has_pump(self) -> bool:
+        """Whether a pump leads.
+
+        Raises:
+            StoreUnavailable: Nobody knows.
+        """
+        with self.store.reporting():
+            return bool(self.store.client.exists(self.key("room-leader")))
+
     def length(self, line: str) -> int:
         """How many wait in a line.
 

@@ -12,6 +12,7 @@ from celery.local import PromiseProxy, Proxy
 
 from celery_patterns.core.durations import Seconds, one_of, seconds
 from celery_patterns.core.keys import KeySpec, check_key
+from celery_patterns.core.parking import hand_in
 from celery_patterns.core.policy import Call, Policy, Publish, Run
 from celery_patterns.core.task import as_decorator
 from celery_patterns.errors import KeyArgumentError, PolicyError, RateLimitExceeded
@@ -67,13 +68,17 @@ class Limits(Policy):
         One that would have to wait is parked at once, instead of when it reaches a worker.
         """
         demands = self.demands(call.name, look_at(call))
-        if any(limit.on_limited != "defer" for limit in self.limits):
-            return proceed(call)
+        if any(limit.on_limited != "defer" or limit.max_wait is not None for limit in self.limits):
+            return proceed(call)  # it is to be told at once that it may not start
         return through_gate(call, spot_of(call, self.limits, demands), proceed)
 
     def run(self, call: Call, proceed: Run) -> Any:
         """Run the body if all limits let it pass; else do as ``on_limited`` of the longest one says."""
         return Start(call, self.limits, self.demands(call.name, look_at(call))).run(proceed)
+
+    def passed_over(self, call: Call, outcome: BaseException | None) -> None:  # noqa: ARG002 - as it is called
+        """The call was answered, or put off, further out: its ticket is another's now."""
+        hand_in(call)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery_patterns.core.events import Event, emit
-from celery_patterns.core.parking import Spot, ticket_is_used, ticket_of
+from celery_patterns.core.parking import Spot, ticket_of
 from celery_patterns.core.postpone import postpone
 from celery_patterns.core.store import Store, store_of
 from celery_patterns.core.waits import LINE, backoff, waited
@@ -139,7 +139,6 @@ class Start:
         if request.is_eager or not is_on(self.call.app):
             return take(self.store, demands)
         ticket = ticket_of(request)
-        ticket_is_used(request)
         asked_for, written = Room(self.store), as_text(demands)
         for _ in range(TRIES):
             asked = monotonic()
