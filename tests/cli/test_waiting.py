@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from celery import Celery
 from celery.bin.celery import celery
 from click.testing import CliRunner
 

@@ -70,5 +70,3 @@ def test_only_the_task_is_captured(app: Celery) -> None:
         captured(app)
         assert events.get(timeout=5).payload["type"] == "task-sent"
         events.close()
-
-

@@ -33,6 +33,8 @@ KIND = "waiting_room"
 
 _LOOK_AGAIN = 1.0
 """Seconds between two looks of a process whether there is a pump."""
+_SHUT = 5.0
+"""Seconds for which a publisher does not wait for a store that was away."""
 _HIGHEST = 255
 """RabbitMQ's largest priority."""
 
@@ -167,6 +169,9 @@ def rank_of(app: Celery, priority: int | None) -> int:
     return priority or 0
 
 
+_shut: WeakKeyDictionary[Celery, float] = WeakKeyDictionary()
+
+
 def through_gate(call: Call, spot: Spot, proceed: Publish) -> AsyncResult[Any]:
     """Publish a call if there is room for it, else park it: either way it is delivered once.
 
@@ -175,14 +180,18 @@ def through_gate(call: Call, spot: Spot, proceed: Publish) -> AsyncResult[Any]:
     """
     app, options = call.app, call.options
     later = options.get("countdown") or options.get("eta")
-    if not spot.demands or later or app.conf.task_always_eager or not has_gate(app):
+    is_shut = time.monotonic() < _shut.get(app, -_SHUT) + _SHUT
+    if not spot.demands or later or app.conf.task_always_eager or is_shut or not has_gate(app):
         return proceed(call)
     with app.producer_or_acquire(options.get("producer")) as producer:
 
         def capture(body: Any, how: dict[str, Any]) -> Any:
             try:
                 found = enter(call, body, how, spot=spot, gate=True)
-            except (StoreUnavailable, PolicyError) as error:
+            except PolicyError:
+                found = None  # there is no store, as the task will say when it runs
+            except StoreUnavailable as error:
+                _shut[app] = time.monotonic()
                 logger.warning("%s: %s; it is published and asks when it starts", call.name, error)
                 found = None
             if isinstance(found, Parked):
