@@ -93,7 +93,12 @@ class WaitingRoom:
         except (StoreUnavailable, PolicyError) as error:
             logger.debug("No waiting room: %s", error)
             there = False
+        else:
+            self._tell(app, there=there)
         self._looked[app] = time.monotonic(), there
+        return there
+
+    def _tell(self, app: Celery, *, there: bool) -> None:
         if not there and app not in self._told:
             self._told.add(app)
             logger.warning(
@@ -101,7 +106,6 @@ class WaitingRoom:
                 "workers. Each worker with the setting %s brings one, celery patterns pump is one",
                 ON,
             )
-        return there
 
     def wake(self, call: Call, line: str) -> None:
         """Release the first of those who wait in a line."""
