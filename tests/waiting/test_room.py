@@ -307,3 +307,15 @@ def test_a_newer_bucket_is_left_alone(room: Room) -> None:
     room.store.client.set("cp:limit:{cp}:one:", "2|something new")
     assert ids(look(room)) == []
     assert room.store.client.exists(room.key("room-entry", "a"))
+
+
+def test_what_no_broker_takes_keeps_nobody(room: Room, frozen: FrozenClock) -> None:
+    """One message that cannot be published would keep its whole line for ever."""
+    for name in "ab":
+        park(room, name)
+    for _ in range(5):
+        assert ids(look(room)) == ["a"]
+    assert ids(look(room)) == ["b"]
+    frozen.now += 30_000_000
+    turn = look(room)
+    assert "a" in ids(turn), "it is tried again"

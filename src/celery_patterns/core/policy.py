@@ -30,7 +30,7 @@ CONTENT_HEADER = "cp-content-type"
 REPLAY_HEADER = "cp-replay"
 """Which replay of which dead letter a message is: ``"<entry>/<number>"``."""
 
-_REPLAY_STEP = 1_000_000
+REPLAY_STEP = 1_000_000
 """What one replay adds to the number of an attempt: more than any task is retried."""
 
 
@@ -104,7 +104,7 @@ class Call:
     def attempt(self) -> int:
         """A number that grows with each retry and each replay of a task, and with nothing else."""
         retries = self.options.get("retries") if self.request is None else self.request.retries
-        return self.replay * _REPLAY_STEP + int(retries or 0)
+        return self.replay * REPLAY_STEP + int(retries or 0)
 
     @property
     def owner(self) -> str:

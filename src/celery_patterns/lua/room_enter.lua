@@ -64,7 +64,7 @@ end
 redis.call('HSET', entry, 'nonce', nonce, 'attempt', attempt, 'score', whole(score), 'demands', demands,
   'line', line, 'head', head, 'body', body)
 redis.call('HSETNX', entry, 'at', whole(now))
-redis.call('HDEL', entry, 'out')
+redis.call('HDEL', entry, 'out', 'tries')
 if line ~= '' then
   redis.call('ZADD', key('room-line', line), whole(score), id)
 end

@@ -25,13 +25,16 @@ for i = 1, #lost, 2 do
   local out, line, score, demands = unpack(redis.call('HMGET', entry, 'out', 'line', 'score', 'demands'))
   if out == lost[i + 1] then
     redis.call('HDEL', entry, 'out')
-    if line ~= '' then redis.call('ZADD', key('room-line', line), score, lost[i]) end
-    for _, d in ipairs(demands ~= '' and cjson.decode(demands) or {}) do hand_back(d[1] .. ':' .. d[2], d[6], lost[i]) end
-    if demands ~= '' and redis.call('HEXISTS', entry, 'revoked') == 0 then
-      redis.call('ZADD', dues, whole(now), line)
-    else
-      redis.call('ZADD', time, whole(now), lost[i])
+    local fails = redis.call('HINCRBY', entry, 'tries', 1) % 5 == 0
+    if fails then -- what no broker takes must not keep its line: it comes again later, without a ticket
+      redis.call('ZADD', time, whole(now + 30000000), lost[i])
+    elseif line ~= '' then
+      redis.call('ZADD', key('room-line', line), score, lost[i])
     end
+    for _, d in ipairs(demands ~= '' and cjson.decode(demands) or {}) do hand_back(d[1] .. ':' .. d[2], d[6], lost[i]) end
+    local in_line = demands ~= '' and redis.call('HEXISTS', entry, 'revoked') == 0
+    if in_line then redis.call('ZADD', dues, whole(now), line) end
+    if not (in_line or fails) then redis.call('ZADD', time, whole(now), lost[i]) end
   end
 end
 redis.call('DEL', flight)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.parking import OF_A_RELEASE, TICKET_HEADER, Spot, ticket_of
 from celery_patterns.core.parking import Ticket as CarriedTicket
+from celery_patterns.core.policy import REPLAY_STEP
 from celery_patterns.core.postpone import is_rabbitmq
 from celery_patterns.core.settings import setting
 from celery_patterns.core.store import store_of
@@ -147,7 +148,7 @@ def enter(
         id=parcel.headers["id"],
         spot=spot,
         rank=rank_of(app, parcel.properties.get("priority")),
-        attempt=int(parcel.headers.get("retries") or 0),
+        attempt=call.replay * REPLAY_STEP + int(parcel.headers.get("retries") or 0),
         gate=gate,
         **how,
     )

@@ -104,9 +104,10 @@ class Pump:
         if not turn.leads:
             return min(STANDBY, turn.wait + 0.05)
         for release in turn.releases:
-            if monotonic() - asked > FRESH or not self._publish(release):
+            if monotonic() - asked > FRESH or not self._outlet.is_open():
                 break
-            self._taken.append(release)
+            if self._publish(release):
+                self._taken.append(release)
         if turn.releases:
             return 0.0 if len(turn.releases) == MOST else SHORTEST
         return max(SHORTEST, min(LONGEST, turn.wait))
@@ -133,6 +134,8 @@ class Pump:
             headers[REVOKED_HEADER] = True
         meant = home(parcel.exchange, parcel.routing_key)
         queue = self._consumed.get(meant)
+        if queue is not None and not self._outlet.takes(queue):
+            queue = None
         if queue is not None:
             headers[HOME_HEADER] = meant
         return self._outlet.publish(parcel, headers, queue)
@@ -145,21 +148,35 @@ class _Outlet:
         self._app = app
         self._connection: Any = None
         self._producer: Any = None
-        self._declared: set[str] = set()
+        self._declared: dict[str, bool] = {}
         self._retry_at = 0.0
 
     def is_open(self) -> bool:
         """Whether it is worth trying to publish now."""
         return monotonic() >= self._retry_at
 
-    def publish(self, parcel: Parcel, headers: dict[str, Any], queue: ReleaseQueue | None) -> bool:
-        """Publish a message to a release queue, or where it was first meant to go; whether that worked."""
+    def takes(self, queue: ReleaseQueue) -> bool:
+        """Whether messages can be published to a release queue: it is there now, as its consumers have it."""
+        if queue.name in self._declared:
+            return self._declared[queue.name]
         try:
-            producer = self._open()
-            if queue is not None and queue.name not in self._declared:
-                queue.declaration().bind(producer.channel).declare()
-                self._declared.add(queue.name)
-            producer.publish(
+            queue.declaration().bind(self._open().channel).declare()
+        except self._errors() as error:
+            logger.warning("Cannot declare %s, publishing to the queue beside it: %s", queue.name, error)
+            if isinstance(error, tuple(self._connection.channel_errors)):  # it was declared in another way
+                self._declared[queue.name] = False
+            self.close()
+            return False
+        self._declared[queue.name] = True
+        return True
+
+    def publish(self, parcel: Parcel, headers: dict[str, Any], queue: ReleaseQueue | None) -> bool:
+        """Publish a message to a release queue, or where it was first meant to go; whether that worked.
+
+        A broken connection is left alone for a moment. What breaks no connection concerns one message.
+        """
+        try:
+            self._open().publish(
                 parcel.body,
                 content_type=parcel.content_type,
                 content_encoding=parcel.content_encoding,
@@ -173,6 +190,9 @@ class _Outlet:
             logger.warning("Cannot release %s, trying again: %s", headers.get("id"), error)
             self.close()
             self._retry_at = monotonic() + STANDBY
+            return False
+        except Exception:
+            logger.exception("Cannot release %s, trying again later; it stays in the room", headers.get("id"))
             return False
         return True
 
@@ -189,13 +209,13 @@ class _Outlet:
                 transport_options={**options, "confirm_publish": True}, connect_timeout=2
             )
             self._connection.connect()
+            self._declared = {name: taken for name, taken in self._declared.items() if not taken}
             self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
         return self._producer
 
     def close(self) -> None:
         """Close the connection; the next message opens another one."""
         connection, self._connection, self._producer = self._connection, None, None
-        self._declared.clear()
         if connection is not None:
             try:
                 connection.close()
