@@ -6,11 +6,10 @@ from typing import Any
 
 from celery_patterns import DeadLetter, DeadLetterTask, Event, subscribe
 from celery_patterns.deadletters import deliveries
-from celery_patterns.policies.dead_letter import delivery
+from celery_patterns.policies.dead_letter import burial
 from tests.ground.app import ground_app, history, in_worker
 
 app = ground_app(__name__)
-deliveries.LIFE = 0.5
 
 
 def _happened(event: Event) -> None:
@@ -19,8 +18,9 @@ def _happened(event: Event) -> None:
 
 if in_worker():
     subscribe(_happened)
+    deliveries.LIFE = 0.5
 
-_put = delivery.put
+_put = burial.put
 
 
 def _put_and_die(*args: Any) -> Any:
@@ -42,7 +42,7 @@ def kill_all(self: Any) -> None:
 @app.task(bind=True, base=DeadLetterTask)
 def fail(self: Any, order: str) -> None:
     """Fail; the process dies when the death is stored."""
-    delivery.put = _put_and_die
+    burial.put = _put_and_die
     history().add("began", id=self.request.id)
     raise ValueError(order)
 

@@ -26,6 +26,7 @@ def die(
 ) -> Stored:
     """Let a task die, as a worker would report it."""
     headers = {"task": task, "id": entry, "retries": 0, "root_id": entry, "eta": None, "expires": None}
+    headers |= options.pop("headers", {})
     if replay:
         headers[REPLAY_HEADER] = f"{entry}/{replay}"
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}

@@ -34,7 +34,8 @@ def desk(replays: ModuleType) -> DeadLetters:
 
 def bury(replays: ModuleType, count: int, **kwargs: Any) -> None:
     for at in range(count):
-        die(replays.app, f"order-{at}", task=replays.ship.name, kwargs={"order": f"order-{at}", **kwargs})
+        kwargs = {"order": f"order-{at}", **kwargs}
+        die(replays.app, f"order-{at}", task=replays.ship.name, kwargs=kwargs, retention=86_400)
 
 
 @pytest.mark.chaos

@@ -10,23 +10,24 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 
 from celery_patterns.deadletters import DeadLetters, Filter
 from celery_patterns.deadletters.entry import STATES
-from celery_patterns.deadletters.replay import _claim, _published, recover
+from celery_patterns.deadletters.recovery import recover
+from celery_patterns.deadletters.replay import _claim, _published
 from celery_patterns.deadletters.store import Buried, begin, end
 from celery_patterns.testing import MovableClock, memory_store
 from tests.deadletters.letters import die
 from tests.ground.servers import ValkeyServer
 
 IDS = ("a", "b", "c")
+CLAIM, LEASE = 30, 3_600
 
 
 @dataclass
 class Model:
-    """What an entry should be. `running` holds the replays whose delivery was let in."""
+    """What an entry should be. `until` is when its claim or lease runs out, by the test's own clock."""
 
     state: str
     replays: int = 0
-    published: bool = False
-    claimed: bool = False
+    until: float = 0.0
     unsure: int | None = None
     failed: int = 0
     told: int = 0
@@ -47,6 +48,7 @@ class Entries(RuleBasedStateMachine):
         self.desk = DeadLetters(self.app)
         self.root = self.desk.query.root
         self.models: dict[str, Model] = {}
+        self.time = 0.0
 
     def teardown(self) -> None:
         """Leave an empty server."""
@@ -69,13 +71,13 @@ class Entries(RuleBasedStateMachine):
     @rule(target=messages, entry=st.sampled_from(IDS))
     def claim(self, entry: str) -> Any:
         """A replayer takes an entry. It may be killed right after, before or after it published."""
-        answer = _claim(self.store, [self.root], ["batch", 30_000, "open", 0, entry])
+        answer = _claim(self.store, [self.root], ["batch", CLAIM * 1000, LEASE * 1000, "open", 0, entry])
         model = self.models.get(entry)
         if model is None or model.state != "open":
             assert answer == []
             return (entry, 0)
         model.replays += 1
-        model.state, model.published, model.claimed = "replaying", False, True
+        model.state, model.until, model.unsure = "replaying", self.time + CLAIM, None
         assert [int(answer[1]), answer[0].decode()] == [model.replays, entry]
         return (entry, model.replays)
 
@@ -85,19 +87,20 @@ class Entries(RuleBasedStateMachine):
         entry, number = message
         if not number:
             return
-        _published(self.store, [self.root], ["batch", entry, number])
+        _published(self.store, [self.root], ["batch", entry, number, entry])
         model = self.models[entry]
-        if number == model.replays and model.claimed:
-            model.published, model.claimed = True, False
+        if number == model.replays and model.state == "replaying":
+            model.until = self.time + LEASE
 
-    @rule()
-    def recover_later(self) -> None:
-        """Another replayer comes when claims have run out."""
-        self.clock.advance(31)
-        recover(self.store)
+    @rule(wait=st.sampled_from([1, CLAIM + 1, LEASE + 1]))
+    def recover_later(self, wait: int) -> None:
+        """Another replayer comes, before or after claims and leases have run out."""
+        self.clock.advance(wait)
+        self.time += wait
+        recover(self.app, self.store)
         for model in self.models.values():
-            if model.state == "replaying" and not model.published and model.claimed:
-                model.state, model.unsure, model.claimed = "open", model.replays, False
+            if model.state == "replaying" and model.until < self.time:
+                model.state, model.unsure = "open", model.replays
 
     @rule(message=messages, outcome=st.sampled_from(["succeeds", "dies", "is revoked", "vanishes"]))
     def deliver(self, message: tuple[str, int], outcome: str) -> None:
@@ -111,21 +114,33 @@ class Entries(RuleBasedStateMachine):
             assert answer is False
             return
         if model.state == "open" and model.unsure == number:
-            model.state, model.published, model.unsure = "replaying", True, None
+            model.state, model.unsure = "replaying", None
         if model.state != "replaying":
             assert isinstance(answer, Buried)
             return
         assert answer is True
-        model.published = True
-        if outcome == "succeeds":
-            assert end(self.app, entry, number, "resolved", "")
-            model.state, model.failed = "resolved", 0
-        elif outcome == "is revoked":
-            assert end(self.app, entry, number, "open", "revoked")
-            model.state, model.failed = "open", 0
-        elif outcome == "dies":
+        model.until = self.time + LEASE
+        self._ends(entry, number, outcome)
+
+    @rule(message=messages, outcome=st.sampled_from(["succeeds", "dies", "is revoked"]))
+    def end_late(self, message: tuple[str, int], outcome: str) -> None:
+        """A run that began long ago ends, when others may have given it up."""
+        entry, number = message
+        if number:
+            self._ends(entry, number, outcome)
+
+    def _ends(self, entry: str, number: int, outcome: str) -> None:
+        model = self.models[entry]
+        counts = model.state == "replaying" or (model.state == "open" and model.unsure is not None)
+        counts = counts and number == model.replays
+        if outcome in {"succeeds", "is revoked"}:
+            state = "resolved" if outcome == "succeeds" else "open"
+            assert end(self.app, entry, number, state, "") is counts
+            if counts:
+                model.state, model.failed, model.unsure = state, 0, None
+        elif outcome == "dies" and counts:
             model.failed += 1
-            model.state = "quarantined" if model.failed >= 3 else "open"
+            model.state, model.unsure = "quarantined" if model.failed >= 3 else "open", None
             assert die(self.app, entry, replay=number, retention=1e6).state == model.state
 
     @rule(decision=st.sampled_from(["archive", "unarchive", "resolve", "reopen"]), entry=st.sampled_from(IDS))

@@ -171,8 +171,8 @@ def _tell(report: Report) -> None:
     )
     if report.recovered:
         click.echo(f"{report.recovered} had been left half-way by a replay that was killed")
-    for entry in report.unhealed:
-        click.echo(f"{entry}: the chord that it was part of is over, so its body will not run")
+    for entry, trouble in report.unhealed.items():
+        click.echo(f"{entry}: {trouble}")
     if report.stopped:
         click.echo(f"stopped: {report.stopped}")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from celery import states
 from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
-from celery.exceptions import Ignore
 
+from celery_patterns.core.copies import EndedBefore
 from celery_patterns.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def acknowledge_copy(call: Call, outcome: Outcome | None, *, is_counted: bool | 
         is_counted: What :func:`is_counted` says.
 
     Raises:
-        celery.exceptions.Ignore: Outside such a chord, or when nothing is known.
+        EndedBefore: Outside such a chord, or when nothing is known.
     """
     if outcome is None or outcome.state == states.REVOKED or is_counted:
         _ignore(call)
@@ -122,4 +122,4 @@ def is_settled(call: Call) -> bool:
 
 
 def _ignore(call: Call) -> NoReturn:
-    raise Ignore(f"{call.id} has ended already")
+    raise EndedBefore(f"{call.id} has ended already")

@@ -1,4 +1,4 @@
-"""The one abstraction: a policy is one concern around a task, with three hooks, and an onion of them.
+"""The one abstraction: a policy is one concern around a task, with a few hooks, and an onion of them.
 
 Whoever adds a pattern writes a frozen dataclass that derives from :class:`Policy`; the seam in
 ``task.py`` installs it. The order around the body is fixed by :attr:`Policy.order`, low outside,
@@ -205,6 +205,9 @@ class Policy:
         ``outcome`` is what has left the outermost policy: an exception, or ``None`` for a result.
         Whoever took something when the call was published lets go of it here.
         """
+
+    def succeeded(self, call: Call) -> None:
+        """The call's result is stored, and what follows it is published."""
 
     def failed(self, call: Call, error: BaseException) -> None:
         """The call failed or was revoked and will not run again: let go of what it holds."""

@@ -19,12 +19,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Reject, Retry
 from celery.utils.quorum_queues import detect_quorum_queues
 from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.serialization import registry  # type: ignore[attr-defined]
 
 from celery_patterns.core import parking
+from celery_patterns.core.copies import PutOffUnseen
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER, Call
 from celery_patterns.core.shown import show_retry
@@ -126,12 +127,12 @@ def postpone_copy(
     other's to write, so nothing shows.
 
     Raises:
-        celery.exceptions.Ignore: Always, to end this delivery, unless
+        PutOffUnseen: Always, to end this delivery, unless
         celery.exceptions.Reject: the broker is away.
     """
     again = _Comeback(delay=delay, waits=CONFLICT, unseen=True)
     _put_off(call, reason, again, policy=policy, key=key, copy=True)
-    raise Ignore(str(reason))
+    raise PutOffUnseen(str(reason))
 
 
 def try_again(call: Call, delay: float, error: Exception, headers: Mapping[str, Any]) -> NoReturn:
@@ -189,14 +190,14 @@ def hop(call: Call, delay: float) -> NoReturn:
 
     Raises:
         celery.exceptions.Retry: Always, unless
-        celery.exceptions.Ignore: it is a redelivered copy, or
+        PutOffUnseen: it is a redelivered copy, or
         celery.exceptions.Reject: the broker is away.
     """
     unseen = UNSEEN_HEADER in call.headers
     reason = Refused("waiting", delay)
     countdown = _send_on(call, reason, _Comeback(delay=delay, unseen=unseen))
     if unseen:
-        raise Ignore(str(reason))
+        raise PutOffUnseen(str(reason))
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.app.autoretry import add_autoretry_behaviour
 from celery.exceptions import Ignore, Reject, Retry
-from celery.signals import task_failure, task_revoked
+from celery.signals import task_failure, task_revoked, task_success
 from celery.utils.imports import symbol_by_name
 
 from celery_patterns.core import parking
@@ -74,6 +74,9 @@ class Seam:
         for spec in policy.specs():
             self.keys(spec)
         self.policies = tuple(sorted((*self.policies, policy), key=lambda one: one.order))
+        if _hears_of_successes(policy):
+            uid = f"celery-patterns-{id(self.task)}"
+            task_success.connect(_on_success, sender=self.task, weak=False, dispatch_uid=uid)
 
     def keys(self, spec: KeySpec, serializer: str | None = None) -> KeyMaker:
         """The maker of this task's keys by one specification, for calls carried by a serializer."""
@@ -184,6 +187,10 @@ class Seam:
             and nesting == (request.replaced_task_nesting or 0)
         )
 
+    def succeeded(self, request: Context) -> None:
+        """Tell the policies that want to know, outermost first, that a call's result is stored."""
+        self._tell(request, "succeeded")
+
     def failed(self, request: Context, error: BaseException) -> None:
         """Tell the policies, outermost first and once per delivery, that a call will not run again."""
         if not getattr(request, _TOLD, False):  # a hard time limit is reported twice
@@ -194,12 +201,12 @@ class Seam:
         """Tell the policies that the process which ran a delivery is gone."""
         self._tell(request, "lost", grace)
 
-    def _tell(self, request: Context, hook: str, detail: Any) -> None:
+    def _tell(self, request: Context, hook: str, *detail: Any) -> None:
         """Call a hook of each policy. One that fails neither stops the others nor what Celery reports."""
         call = self.rebuilt(request)
         for policy in self.active():
             try:
-                getattr(policy, hook)(call, detail)
+                getattr(policy, hook)(call, *detail)
             except Exception:
                 logger.exception(
                     "%s[%s]: %s could not clean up in %r; what it holds ends by itself",
@@ -294,6 +301,15 @@ def _on_failure(sender: Any, exception: BaseException, **_: Any) -> None:
     request = reported_request() or sender.request
     if request.id is not None and not request.is_eager:
         sender.__patterns__.failed(request, exception)
+
+
+def _on_success(sender: Any, **_: Any) -> None:
+    sender.__patterns__.succeeded(sender.request)
+
+
+def _hears_of_successes(policy: Policy) -> bool:
+    """Whether a policy has the hook: a task whose policies have not pays nothing for it."""
+    return type(policy).succeeded is not Policy.succeeded
 
 
 def _is_final(error: Exception) -> bool:

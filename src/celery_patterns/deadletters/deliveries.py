@@ -1,15 +1,23 @@
 """Counting the deliveries of one task that began its body and vanished: the mark of a poison message.
 
-A task that kills its worker reports nothing. So a delivery that is not a task's first leaves a sign
-of life in Redis while its body runs, and removes all of them when the body ends, however it ends:
-what throttles, conflicts or fails is no poison. A sign whose time has run out belongs to a delivery
-that vanished. A first delivery leaves no sign, which keeps the common path free of round trips: if
-its child process dies, the worker's parent writes the sign; if the whole worker dies, that one
-death goes uncounted.
+A task that kills its worker reports nothing. So each delivery leaves a sign of life in Redis when
+its body begins, renews it meanwhile, and takes it back when the body ends, however it ends: what
+throttles, conflicts or fails is no poison. A sign whose time has run out belongs to a delivery that
+vanished; the worker's parent, where it lives on, ends the sign of a lost process at once.
+
+::
+
+    begun --renewed every third of LIFE--> taken back when the body has ended
+      |
+      +-- its process dies --> not renewed for LIFE, or ended by the parent: vanished
+
+Between a death and the end of its sign nobody can tell whether that delivery lives. Where the answer
+matters (with it, the most that may vanish is reached) the next delivery waits for it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -17,6 +25,7 @@ from celery_patterns.core.lease import Lease, keeper
 from celery_patterns.core.postpone import redelivery_timeout
 from celery_patterns.core.script import Script
 from celery_patterns.core.store import store_of
+from celery_patterns.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -25,10 +34,15 @@ if TYPE_CHECKING:
 
 LIFE = 10.0
 """Seconds without a sign of life after which a delivery has vanished."""
+AWAY = 5.0
+"""Seconds for which a store that did not answer is not asked again by those who can do without."""
 
 _begin = Script("delivery_begin")
+_end = Script("delivery_end")
 _lost = Script("delivery_lost")
 _renew = Script("delivery_renew")
+
+_away_until = 0.0
 
 
 class Sign(Lease):
@@ -47,39 +61,64 @@ class Sign(Lease):
         return True
 
 
-def begin(app: Celery, task_id: str, delivery: str, most: int) -> Sign | int:
-    """Begin a body; or how many deliveries have vanished, where that is ``most`` or more.
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """So many deliveries have vanished that the body must not begin again."""
+
+    vanished: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsure:
+    """That may be so: it is known in ``seconds``, unless a delivery lives on."""
+
+    seconds: float
+
+
+def begin(app: Celery, task_id: str, delivery: str, most: int) -> Sign | Poison | Unsure:
+    """Begin a body, if fewer than ``most`` deliveries of the task have vanished.
 
     Raises:
         StoreUnavailable: Nobody knows.
     """
+    global _away_until  # noqa: PLW0603 - what this process knows of its store
     store, keep = store_of(app), _keep(app)
-    vanished = int(_begin(store, [_key(store, task_id)], [delivery, most, _ms(LIFE), _ms(keep)]))
-    if vanished >= most:
-        return vanished
+    try:
+        answer = _begin(store, [_key(store, task_id)], [delivery, most, _ms(LIFE), _ms(keep)])
+    except StoreUnavailable:
+        _away_until = monotonic() + AWAY
+        raise
+    if answer[0] == b"poison":
+        return Poison(int(answer[1]))
+    if answer[0] == b"unsure":
+        return Unsure(int(answer[1]) / 1000)
     sign = Sign(store=store, key=_key(store, task_id), owner=delivery, fence=0, length=LIFE, keep=keep)
     keeper.hold(sign)
     return sign
 
 
-def end(app: Celery, task_id: str, sign: Sign | None = None) -> None:
-    """The task has reported an end: forget all its deliveries.
+def is_away() -> bool:
+    """Whether the store did not answer a moment ago."""
+    return monotonic() < _away_until
+
+
+def end(app: Celery, task_id: str, delivery: str, sign: Sign | None = None) -> None:
+    """A delivery has reported an end: forget it, and all that have vanished before.
 
     Raises:
-        StoreUnavailable: Then the signs run out by themselves.
+        StoreUnavailable: Then the sign runs out by itself, and counts as vanished.
     """
     if sign is not None:
         keeper.drop(sign)
     store = store_of(app)
-    with store.reporting():
-        store.client.delete(_key(store, task_id))
+    _end(store, [_key(store, task_id)], [delivery])
 
 
 def lost(app: Celery, task_id: str, delivery: str) -> None:
     """The process of a delivery is gone.
 
     Raises:
-        StoreUnavailable: Then a sign, if it left one, runs out by itself.
+        StoreUnavailable: Then its sign runs out by itself.
     """
     store = store_of(app)
     _lost(store, [_key(store, task_id)], [delivery, _ms(_keep(app))])

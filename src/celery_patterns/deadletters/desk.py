@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from celery_patterns.core.store import store_of
 from celery_patterns.deadletters import triage
 from celery_patterns.deadletters.query import Filter, Group, Page, Query
-from celery_patterns.deadletters.replay import Plan, Replay, Report, recover
+from celery_patterns.deadletters.recovery import recover
+from celery_patterns.deadletters.replay import Plan, Replay, Report
 from celery_patterns.errors import DeadLetterError
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ class DeadLetters:
         return count if limit is None else min(count, limit)
 
     def recover(self) -> int:
-        """Reopen what a killed replayer left half-way; each replay does so first by itself."""
-        return recover(self.store)
+        """Settle replays that never reported; how many entries were opened. Each replay does so first."""
+        return recover(self.app, self.store)
 
     def edit(self, entry: str, *, args: Any = None, kwargs: Mapping[str, Any] | None = None) -> Entry:
         """Give an entry other arguments before it is replayed; its first body is kept as ``original``.

@@ -115,7 +115,6 @@ class Entry:
                 f"{fields.get(b'v')!r} (this reads {VERSION})"
             )
         text = {name.decode(): value for name, value in fields.items()}
-        delivery = json.loads(text["delivery"])
         plain: dict[str, Any] = {name: text[name].decode() for name in _TEXTS}
         plain |= {name: int(text.get(name) or 0) for name in _NUMBERS}
         return cls(
@@ -126,7 +125,7 @@ class Entry:
             attempts=tuple(Attempt(*one) for one in json.loads(text["attempts"])),
             redact=tuple(json.loads(text["redact"])),
             original=text.get("original"),
-            letter=Message(body=text["body"], headers=kombu_json.loads(text["headers"].decode()), **delivery),
+            letter=_letter(text["body"], text["headers"], text["delivery"]),
             history=tuple(_note(one) for one in history),
         )
 
@@ -136,6 +135,45 @@ _TEXTS = (
     *("exception", "message", "traceback", "error", "worker"),
 )
 _NUMBERS = ("deaths", "replays", "failed_replays", "retries")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What a replay needs to know of an entry; the rest of it is what makes reading slow.
+
+    Args:
+        id: The entry.
+        task: The task's name.
+        task_id: The id of the message that would be replayed.
+        died: When it died last, in seconds since the epoch.
+        letter: The message.
+    """
+
+    id: str
+    task: str
+    task_id: str
+    died: float
+    letter: Message
+
+    @classmethod
+    def read(cls, fields: Sequence[bytes]) -> Candidate:
+        """From the values of ``CANDIDATE``."""
+        entry, task, task_id, died, *letter = fields
+        return cls(
+            id=entry.decode(),
+            task=task.decode(),
+            task_id=task_id.decode(),
+            died=int(died) / 1e6,
+            letter=_letter(*letter),
+        )
+
+
+CANDIDATE = ("id", "task", "task_id", "died", "body", "headers", "delivery")
+"""The fields of a ``Candidate``."""
+
+
+def _letter(body: bytes, headers: bytes, delivery: bytes) -> Message:
+    return Message(body=body, headers=kombu_json.loads(headers.decode()), **json.loads(delivery))
 
 
 def _note(line: bytes) -> Note:

@@ -6,24 +6,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from celery_patterns.core.history import FIRST_HEADER, HISTORY_HEADER, SLEPT_HEADER
+from celery_patterns.core.keys import KEY_HEADER
 from celery_patterns.core.policy import REPLAY_HEADER
 from celery_patterns.core.postpone import is_of_one_delivery
-from celery_patterns.core.waits import WAIT_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from celery import Celery
 
-    from celery_patterns.deadletters.entry import Entry
+    from celery_patterns.deadletters.entry import Candidate
 
-OF_ONE_LIFE = (*WAIT_HEADERS, HISTORY_HEADER, FIRST_HEADER, SLEPT_HEADER)
-"""Headers that a next life does not inherit: what was counted and remembered on the way to this death."""
+CALLERS = (KEY_HEADER, "cp-tier", "cp-urgent", "cp-priority")
+"""Those of the library's headers that the caller has set, or the router for them."""
 
 
 def _is_of_one_life(header: str) -> bool:
-    return header in OF_ONE_LIFE or is_of_one_delivery(header)
+    """Whether a next life does not inherit a header: what the library noted on the way to this death."""
+    return is_of_one_delivery(header) or (header.startswith("cp-") and header not in CALLERS)
 
 
 class Publisher:
@@ -44,7 +44,7 @@ class Publisher:
         self.queue = queue
         self.new_ids = new_ids
 
-    def publish(self, entry: Entry, number: int) -> str:
+    def publish(self, entry: Candidate, number: int) -> str:
         """Publish the ``number``-th replay of an entry; the task id that it has.
 
         Raises:

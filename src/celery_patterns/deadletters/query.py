@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from celery_patterns.deadletters.entry import STATES, Entry
+from celery_patterns.deadletters.entry import CANDIDATE, STATES, Candidate, Entry
 from celery_patterns.deadletters.store import root_of
 from celery_patterns.errors import DeadLetterError
 
@@ -168,6 +168,12 @@ class Query:
         with self.store.reporting():
             answers = self._pipe(*(("HGETALL", f"{self.root}:entry:{one}") for one in ids))
         return [Entry.read(fields) for fields in answers if fields]
+
+    def candidates(self, ids: list[str]) -> list[Candidate]:
+        """Entries as a replay needs them; those that are gone are left out."""
+        with self.store.reporting():
+            answers = self._pipe(*(("HMGET", f"{self.root}:entry:{one}", *CANDIDATE) for one in ids))
+        return [Candidate.read(fields) for fields in answers if fields[0]]
 
     def groups(self, wanted: Filter) -> list[Group]:
         """Causes with how many entries they have, the most frequent first."""

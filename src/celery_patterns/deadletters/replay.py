@@ -1,10 +1,8 @@
 """Running dead letters again: as a batch with a cut-off, first one, then ten, then the rest, paced.
 
 The steps for each entry are: take it (it is *replaying* from then on), publish it, report that it
-was published. A replayer that is killed leaves entries that were taken and not reported; a later
-replay reopens them when their claim has run out. Whether their message went out is then unknown.
-If it did, its delivery takes the entry back when it starts; if it also was published again, the
-older message is a copy of an earlier life, and its delivery ends without running the body.
+was published. A replayer that is killed leaves entries that were taken and not reported; see
+``recovery.py`` for what becomes of them.
 """
 
 from __future__ import annotations
@@ -12,14 +10,17 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.script import Script
 from celery_patterns.deadletters.chords import heal
+from celery_patterns.deadletters.pace import Pace
 from celery_patterns.deadletters.publish import publisher
 from celery_patterns.deadletters.query import Query
+from celery_patterns.deadletters.recovery import recover
 from celery_patterns.deadletters.store import KIND, SHARED
 from celery_patterns.errors import DeadLetterError
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_patterns.core.store import Store
-    from celery_patterns.deadletters.entry import Entry
+    from celery_patterns.deadletters.entry import Candidate
     from celery_patterns.deadletters.publish import Publisher
     from celery_patterns.deadletters.query import Filter
 
@@ -39,12 +40,12 @@ STAGES = (1, 10)
 """How many entries are tried, and waited for, before the next stage; the last stage is the rest."""
 CLAIM = 30.0
 """Seconds for which a replayer may keep an entry between taking and publishing it."""
-LARGEST_CHUNK = 50
+LEASE = 86_400.0
+"""Seconds without a sign of a replay after which its entry is opened again."""
 _POLL = 0.05
 
 _claim = Script("dead_letter_claim", after=SHARED)
 _published = Script("dead_letter_published", after=SHARED)
-_recover = Script("dead_letter_recover", after=SHARED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,8 @@ class Plan:
         queue: Another queue to publish to than where each message came from.
         new_ids: Give each message a new task id.
         claim: Seconds for which an entry is ours between taking and publishing it.
+        lease: Seconds without a sign of a published message (it is delivered, it ends) after which a
+            later replay opens its entry again.
 
     Raises:
         DeadLetterError: An option is out of range.
@@ -73,12 +76,21 @@ class Plan:
     queue: str | None = None
     new_ids: bool = False
     claim: float = CLAIM
+    lease: float = LEASE
 
     def __post_init__(self) -> None:
-        if not self.rate > 0:
+        if not (self.rate > 0 and isfinite(self.rate)):
             raise DeadLetterError(f"rate={self.rate!r}: give messages per second, more than 0")
+        if self.limit is not None and self.limit < 1:
+            raise DeadLetterError(
+                f"limit={self.limit!r}: give a number of entries, 1 or more, or None for all"
+            )
         if not 0 <= self.max_failing <= 1:
             raise DeadLetterError(f"max_failing={self.max_failing!r}: give a share between 0 and 1")
+        for name in ("patience", "claim", "lease"):
+            seconds = getattr(self, name)
+            if not (seconds > 0 and isfinite(seconds)):
+                raise DeadLetterError(f"{name}={seconds!r}: give seconds, more than 0")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,7 +106,7 @@ class Report:
         failed: How many have died again so far.
         stopped: Why it stopped before the end; ``None`` where it did not.
         seconds: How long publishing the last stage took.
-        unhealed: Entries whose chord is over: they ran, and its body will not.
+        unhealed: Entries of whose chord the body will not run, or may not, and why.
     """
 
     batch: str
@@ -105,7 +117,7 @@ class Report:
     failed: int = 0
     stopped: str | None = None
     seconds: float = 0.0
-    unhealed: list[str] = field(default_factory=list)
+    unhealed: dict[str, str] = field(default_factory=dict)
 
 
 class Replay:
@@ -124,7 +136,7 @@ class Replay:
     ) -> None:
         self.app, self.store, self.plan, self.progress = app, store, plan, progress
         self.query = Query(store)
-        self.recovered = recover(store)
+        self.recovered = recover(app, store)
         self.cut_off = store.now()
         self.wanted = replace(wanted, until=min(self.cut_off, wanted.until or self.cut_off))
         self.report = Report(batch=uuid4().hex[:12], planned=0, recovered=self.recovered)
@@ -156,33 +168,39 @@ class Replay:
 
     def _publish(self, out: Publisher, ids: list[str]) -> None:
         """Publish at the rate that was asked for, a chunk at a time."""
-        size = int(max(1, min(LARGEST_CHUNK, self.plan.rate / 10)))
-        began = time.monotonic()
-        done = 0
-        while done < len(ids) and not self.report.stopped:
-            chunk = ids[done : done + size]
+        began, pace = time.monotonic(), Pace(self.plan.rate)
+        for start in range(0, len(ids), pace.chunk):
+            chunk = ids[start : start + pace.chunk]
+            pace.wait(len(chunk))
             self._publish_chunk(out, chunk)
-            done += len(chunk)
             self._judge()
             self.progress(self.report)
-            time.sleep(max(0.0, began + done / self.plan.rate - time.monotonic()))
+            if self.report.stopped:
+                break
         self.report.seconds = time.monotonic() - began
 
     def _publish_chunk(self, out: Publisher, ids: list[str]) -> None:
         root, batch = self.query.root, self.report.batch
-        claim = (batch, round(self.plan.claim * 1000), self._states(), round(self.cut_off * 1e6))
+        times = (round(self.plan.claim * 1000), round(self.plan.lease * 1000))
+        claim = (batch, *times, self._states(), round(self.cut_off * 1e6))
         answer = _claim(self.store, [root], [*claim, *ids])
         taken = {one.decode(): int(number) for one, number in zip(answer[::2], answer[1::2], strict=True)}
         reported: list[str | int] = []
-        for entry in self.query.entries(list(taken)):
-            if not heal(self.app, self.store, entry, new_id=self.plan.new_ids):
-                self.report.unhealed.append(entry.id)
-            out.publish(entry, taken[entry.id])
-            reported += [entry.id, taken[entry.id]]
-            self._tell(entry, taken[entry.id])
-        if reported:
-            _published(self.store, [root], [batch, *reported])
-            self.report.published += len(reported) // 2
+        try:
+            for entry in self.query.candidates(list(taken)):
+                self._heal(entry)
+                task_id = out.publish(entry, taken[entry.id])
+                reported += [entry.id, taken[entry.id], task_id]
+                self._tell(entry, taken[entry.id])
+        finally:  # if the broker goes away in between, what it has taken is known all the same
+            if reported:
+                _published(self.store, [root], [batch, *reported])
+                self.report.published += len(reported) // 3
+
+    def _heal(self, entry: Candidate) -> None:
+        trouble = heal(self.app, self.store, entry, new_id=self.plan.new_ids)
+        if trouble is not None:
+            self.report.unhealed[entry.id] = trouble
 
     def _states(self) -> str:
         return " ".join(one for one in self.wanted.states if one in {"open", "quarantined"})
@@ -212,7 +230,7 @@ class Replay:
         self.report.resolved = int(resolved or 0)
         self.report.failed = int(failed or 0) + int(reopened or 0)
 
-    def _tell(self, entry: Entry, number: int) -> None:
+    def _tell(self, entry: Candidate, number: int) -> None:
         detail: dict[str, Any] = {"replay": number, "batch": self.report.batch}
         emit(
             Event(
@@ -224,24 +242,6 @@ class Replay:
                 detail=detail,
             )
         )
-
-
-def recover(store: Store) -> int:
-    """Reopen what a killed replayer has left half-way; how many entries that were.
-
-    Raises:
-        StoreUnavailable: The store is out of reach.
-    """
-    root, start, reopened = Query(store).root, 0, 0
-    while True:
-        seen, *ids = _recover(store, [root], [_RECOVER, start])
-        reopened += len(ids)
-        start += seen - len(ids)
-        if seen < _RECOVER:
-            return reopened
-
-
-_RECOVER = 500
 
 
 def _stages(ids: list[str], *, canary: bool) -> Iterator[tuple[list[str], bool]]:

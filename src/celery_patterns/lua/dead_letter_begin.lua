@@ -9,12 +9,12 @@ local e = redis.call('HMGET', key, 'state', 'replays', 'unsure', 'error')
 if not e[1] then return 'run' end
 if e[2] ~= replay then return 'stale' end
 if e[1] == 'replaying' then
-  if redis.call('HGET', key, 'published') ~= '1' then redis.call('HSET', key, 'published', 1) end
+  under_way(id)
   return 'run'
 end
 if e[1] == 'open' and e[3] == replay then
   redis.call('HDEL', key, 'unsure')
-  redis.call('HSET', key, 'published', 1)
+  under_way(id)
   move(id, 'replaying')
   note(id, 'published', 'replay ' .. replay .. ' was under way after all')
   return 'run'

@@ -44,6 +44,11 @@ local function move(id, state)
     delete(due)
   end
 end
+-- There is a sign of a replay: its entry stays in replaying for another length of the lease.
+local function under_way(id)
+  local lease = redis.call('HGET', entry_key(id), 'lease_ms') or 86400000
+  redis.call('HSET', entry_key(id), 'published', 1, 'claimed_until', integer(math.floor(now_us() / 1000) + lease))
+end
 -- One line in the history of an entry: when (ms), what, and words about it. The last 50 are kept.
 local function note(id, what, words)
   local key = entry_key(id) .. ':history'

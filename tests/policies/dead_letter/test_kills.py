@@ -22,7 +22,7 @@ def test_a_task_that_kills_whole_workers_ends_as_poison(
     lethal = stage.load(LETHAL)
     sent = lethal.kill_all.delay()
     desk = DeadLetters(lethal.app)
-    for start in range(1, 4):
+    for start in range(1, 3):
         standing = worker(LETHAL, concurrency=1, wait=False)
         wait_for(lambda dead=standing: not dead.running, timeout=30, message=standing.log_tail)
         wait_for(lambda start=start: stage.history.count("began") == start)
@@ -30,7 +30,7 @@ def test_a_task_that_kills_whole_workers_ends_as_poison(
     wait_for(lambda: desk.counts()["open"], timeout=30)
     entry = desk.get(sent.id)
     assert (entry.source, entry.deaths) == ("poison", 1)
-    assert stage.history.count("began") == 3, "the first death went uncounted, and no other"
+    assert stage.history.count("began") == 2, "no more than may vanish, whichever delivery it was"
 
 
 def test_a_death_that_was_stored_and_not_reported_is_reported_without_running_again(

@@ -137,32 +137,55 @@ def test_an_eager_failure_without_a_store_is_only_logged(
     assert '["A"]' in caplog.text
 
 
+def vanish(app: Celery, delivery: str, most: int = 3) -> deliveries.Sign:
+    """Begin a body, and have its process stop without a word."""
+    sign = deliveries.begin(app, "t", delivery, most)
+    assert isinstance(sign, deliveries.Sign)
+    deliveries.keeper.drop(sign)
+    return sign
+
+
 def test_only_deliveries_that_vanished_are_counted(app: Celery, store: Store) -> None:
     """A task that merely takes longer than the broker waits would be taken for poison."""
     clock = MovableClock(store)
-    living = [deliveries.begin(app, "t", f"t/{n}", 2) for n in range(5)]
-    assert all(isinstance(one, deliveries.Sign) for one in living)
-    for sign in living[1:]:
-        deliveries.keeper.drop(sign)
+    living = vanish(app, "t/living", 9)
+    for n in range(3):
+        vanish(app, f"t/{n}", 9)
     clock.advance(deliveries.LIFE * 0.8)
-    assert living[0].renew()
+    assert living.renew()
     clock.advance(deliveries.LIFE * 0.8)
-    assert deliveries.begin(app, "t", "t/9", 2) == 4
-    deliveries.end(app, "t", living[0])
-    assert not living[0].renew(), "its task has reported an end"
-    begun = deliveries.begin(app, "t", "t/10", 2)
+    assert deliveries.begin(app, "t", "t/9", 3) == deliveries.Poison(3)
+    begun = deliveries.begin(app, "t", "t/9", 5)
     assert isinstance(begun, deliveries.Sign)
-    deliveries.end(app, "t", begun)
+    deliveries.end(app, "t", begun.owner, begun)
+    assert living.renew(), "another delivery's end says nothing of this one"
+    assert isinstance(vanish(app, "t/10", 2), deliveries.Sign), "a reported end resets the count"
 
 
-def test_a_lost_process_counts_at_once(app: Celery) -> None:
-    """A task could kill ten workers before its first sign runs out."""
-    deliveries.lost(app, "t", "t/1")
-    second = deliveries.begin(app, "t", "t/2", 2)
-    assert isinstance(second, deliveries.Sign)
-    deliveries.lost(app, "t", "t/2")
-    assert deliveries.begin(app, "t", "t/3", 2) == 2
-    deliveries.end(app, "t", second)
+def test_who_cannot_tell_whether_another_lives_waits(app: Celery, store: Store) -> None:
+    """A task could kill any number of workers that are restarted within seconds."""
+    clock = MovableClock(store)
+    sign = vanish(app, "t/1")
+    vanish(app, "t/2")
+    clock.advance(1)
+    vanish(app, "t/3")
+    unsure = deliveries.begin(app, "t", "t/4", 3)
+    assert isinstance(unsure, deliveries.Unsure)
+    assert unsure.seconds == pytest.approx(deliveries.LIFE - 1, abs=0.5)
+    assert sign.renew()
+    clock.advance(unsure.seconds)
+    assert isinstance(deliveries.begin(app, "t", "t/4", 3), deliveries.Unsure), "one of them lives"
+    clock.advance(deliveries.LIFE)
+    assert deliveries.begin(app, "t", "t/4", 3) == deliveries.Poison(3)
+
+
+def test_a_lost_process_counts_at_once_if_its_body_had_begun(app: Celery) -> None:
+    """A task could kill ten workers before its first sign runs out, or be counted while it waits."""
+    deliveries.lost(app, "t", "t/0")
+    for n in (1, 2):
+        vanish(app, f"t/{n}", 2)
+        deliveries.lost(app, "t", f"t/{n}")
+    assert deliveries.begin(app, "t", "t/3", 2) == deliveries.Poison(2)
 
 
 def test_entries_of_the_first_format_are_read(app: Celery, desk: DeadLetters) -> None:

@@ -10,6 +10,7 @@ from celery import chord
 from celery.exceptions import ChordError
 
 from celery_patterns.deadletters import DeadLetters, Filter, Plan, move_to_dlq
+from celery_patterns.deadletters.chords import OVER
 from tests.ground.stage import Stage
 from tests.ground.workers import Worker
 
@@ -95,7 +96,7 @@ def test_a_chord_that_still_waits_gets_its_part_back(
     wait_for(lambda: stage.history.count("note", label="third"))
     gate.touch()
     report = desk.replay(plan=Plan(patience=20))
-    assert (report.resolved, report.unhealed) == (1, [])
+    assert (report.resolved, report.unhealed) == (1, {})
     other.touch()
     result = letters.app.AsyncResult
     wait_for(lambda: result(body.id).state == "SUCCESS", timeout=20)  # with a chain, FAILURE meanwhile
@@ -115,7 +116,7 @@ def test_a_chord_that_is_over_is_said_to_be(
     (entry,) = desk.list().entries
     gate.touch()
     report = desk.replay(plan=Plan(patience=20))
-    assert (report.resolved, report.unhealed) == (1, [entry.id])
+    assert (report.resolved, report.unhealed) == (1, {entry.id: OVER})
     assert stage.history.count("gathered") == 0
 
 

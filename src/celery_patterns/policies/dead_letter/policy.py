@@ -74,6 +74,10 @@ class DeadLetter(Policy):
         """Run the body; if that fails for good, store the message before Celery hears of it."""
         return Delivery(self, call).run(proceed)
 
+    def succeeded(self, call: Call) -> None:
+        """Its result is stored: if it is a replay, its entry is resolved."""
+        Delivery(self, call).succeeded()
+
     def failed(self, call: Call, error: BaseException) -> None:
         """It failed where the body could not tell: in the worker's parent, or after the body."""
         Delivery(self, call).failed(error)

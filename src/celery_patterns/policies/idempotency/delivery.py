@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from celery import states
 from celery.exceptions import Ignore, Reject, Retry
 
+from celery_patterns.core.copies import EndedBefore
 from celery_patterns.core.guard import Guard
 from celery_patterns.core.lease import Lease, keeper, lapse, task_id_of
 from celery_patterns.core.postpone import postpone, redelivery_timeout
@@ -218,7 +219,7 @@ class Delivery:
         """Another delivery of this task is handing the result on, or has done so under a claim that lasts."""
         outcome = None if self.request.chord else self.guard.outcome_of(self.call.id)
         if outcome and outcome.state != states.REVOKED:
-            raise Ignore(f"{self.call.id} has its result already")
+            raise EndedBefore(f"{self.call.id} has its result already")
         delay = min(claimed.left + 0.01, backoff(self.call, 2.0, 0.2))
         self._wait(claimed.owner, delay, "hands its result on")
 
