@@ -47,9 +47,16 @@ def failed(request: Any, exc: Any, traceback: Any, label: str) -> None:
     history().add("errback", label=label)
 
 
-def _die(how: str) -> Any:
+def _die(task: Any, how: str) -> Any:
     """End a body in one of the ways of the table."""
     match how:
+        case "retries":
+            raise task.retry(exc=OSError("again and again"), countdown=0)
+        case "sysexit":
+            raise SystemExit(3)
+        case "requeue":
+            if history().count("began", how=how) == 1:
+                raise Reject("not here", requeue=True)
         case "raise":
             raise ValueError("raised")
         case "soft" | "hard":
@@ -76,6 +83,7 @@ class Early(DeadLetterTask):
     abstract = True
     acks_late = False
     reject_on_worker_lost = False
+    max_retries = 1
 
 
 class Late(DeadLetterTask):
@@ -83,20 +91,35 @@ class Late(DeadLetterTask):
 
     abstract = True
     dead_letter = DeadLetter(max_deliveries=2)
+    max_retries = 1
 
 
 @app.task(bind=True, base=Early)
 def early(self: Any, how: str) -> Any:
     """Die, acknowledged before."""
     history().add("began", how=how, id=self.request.id)
-    return _die(how)
+    return _die(self, how)
 
 
 @app.task(bind=True, base=Late)
 def late(self: Any, how: str) -> Any:
     """Die, acknowledged after."""
     history().add("began", how=how, id=self.request.id)
-    return _die(how)
+    return _die(self, how)
+
+
+@app.task(bind=True, base=Late, acks_on_failure=False, acks_on_timeout=False)
+def unacknowledged(self: Any, how: str) -> Any:
+    """Die, and give the message back to the broker."""
+    history().add("began", how=how, id=self.request.id)
+    return _die(self, how)
+
+
+@app.task(bind=True, base=DeadLetterTask, retry_on_worker_lost=True, max_retries=1, default_retry_delay=0)
+def again(self: Any, how: str) -> Any:
+    """Die, and be retried by Celery's worker when the process is gone (since Celery 5.7)."""
+    history().add("began", how=how, id=self.request.id)
+    return _die(self, how)
 
 
 @app.task(bind=True, base=DeadLetterTask)
@@ -106,6 +129,15 @@ def wait(self: Any, gate: str) -> str:
     while not Path(gate).exists():
         time.sleep(0.01)
     return "waited"
+
+
+@app.task(bind=True, base=DeadLetterTask)
+def slow_failure(self: Any, gate: str) -> None:
+    """Wait for the gate, and fail."""
+    history().add("began", id=self.request.id)
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    raise ValueError("in vain")
 
 
 @app.task(bind=True, base=DeadLetterTask)

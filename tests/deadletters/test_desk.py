@@ -174,10 +174,3 @@ def test_looking_takes_a_few_round_trips_whatever_there_is() -> None:
             look()
             assert counting.trips <= most
         store._client = counting.client
-
-
-def test_a_full_store_is_no_lost_task(store: Store, app: Celery) -> None:
-    """Old letters would be dropped to make room for new ones."""
-    for at in range(30):
-        die(app, f"e{at}")
-    assert DeadLetters(app).counts()["open"] == 30

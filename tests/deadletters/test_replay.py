@@ -34,12 +34,12 @@ def desk(replays: ModuleType) -> DeadLetters:
 
 def bury(replays: ModuleType, count: int, **kwargs: Any) -> None:
     for at in range(count):
-        kwargs = {"order": f"order-{at}", **kwargs}
-        die(replays.app, f"order-{at}", task=replays.ship.name, kwargs=kwargs, retention=86_400)
+        call = {"order": f"order-{at}", **kwargs}
+        die(replays.app, f"order-{at}", task=replays.ship.name, kwargs=call, retention=86_400)
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(400)
 def test_a_replayer_that_is_killed_again_and_again_loses_nothing(
     replays: ModuleType, desk: DeadLetters, stage: Stage, worker: StartWorker, wait_for: Any
 ) -> None:
@@ -63,7 +63,7 @@ def test_a_replayer_that_is_killed_again_and_again_loses_nothing(
         desk.replay(plan=Plan(rate=2_000, canary=False))
         return desk.counts()["resolved"] == count
 
-    wait_for(all_resolved, timeout=60, every=0.2, message=lambda: str(desk.counts()))
+    wait_for(all_resolved, timeout=200, every=0.2, message=lambda: str(desk.counts()))
     shipped = Counter(entry["order"] for entry in stage.history.entries("shipped"))
     assert len(shipped) == count
     twice = {order for order, times in shipped.items() if times > 1}

@@ -158,14 +158,26 @@ def try_again(call: Call, delay: float, error: Exception, headers: Mapping[str, 
     raise Retry(message=str(error), exc=error, when=countdown)  # type: ignore[arg-type]
 
 
-def put_back(call: Call, delay: float, reason: Exception, headers: Mapping[str, Any]) -> NoReturn:
+def put_back(
+    call: Call, delay: float, reason: Exception, headers: Mapping[str, Any], *, unseen: bool = False
+) -> NoReturn:
     """Publish a call that has ended once more, with a note for whoever gets it; it counts as nothing.
+
+    Args:
+        call: The call.
+        delay: Seconds.
+        reason: Why.
+        headers: The note.
+        unseen: Whether Celery has reported the end, so that the task's state must stay as it is.
 
     Raises:
         celery.exceptions.Retry: Always, to end this delivery, unless
+        PutOffUnseen: nothing of it may show, or
         celery.exceptions.Reject: the broker is away.
     """
-    countdown = _send_on(call, reason, _Comeback(delay=delay, headers=headers))
+    countdown = _send_on(call, reason, _Comeback(delay=delay, headers=headers, unseen=unseen))
+    if unseen:
+        raise PutOffUnseen(str(reason))
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 

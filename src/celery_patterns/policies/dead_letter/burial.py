@@ -119,7 +119,7 @@ class Burial:
         except StoreUnavailable as trouble:
             self.teller.store_error("bury", "trying again later", trouble)
             headers = {BURIAL_HEADER: json.dumps({**note, "tries": note["tries"] + 1})}
-            put_back(self.call, _pause(note["tries"]), trouble, headers)
+            put_back(self.call, _pause(note["tries"]), trouble, headers, unseen=note["told"])
         except PatternsError as trouble:
             self._unstored(cause, trouble)
         if note["told"]:

@@ -148,7 +148,7 @@ class Delivery:
             return
         if isinstance(error, (Ignore, TaskRevokedError)):  # revoked: a person wanted that
             if self.life.replay:
-                self.life.reopen("it was revoked")
+                self.life.reached("open", "it was revoked")
             return
         self.burial.bury(error, told=True)
 
@@ -158,3 +158,5 @@ class Delivery:
             deliveries.lost(self.call.app, str(self.call.id), self.call.owner)
         except StoreUnavailable as error:
             self.teller.store_error("lost", "this delivery counts when its sign of life has run out", error)
+        if self.life.replay and self.life.has_succeeded:  # it was lost before it could say so
+            self.life.reached("resolved", f"replay {self.life.replay} succeeded before its process was lost")

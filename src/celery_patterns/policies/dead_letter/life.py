@@ -11,7 +11,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from celery import states
-from celery.exceptions import Ignore
 
 from celery_patterns.core.copies import EndedBefore, PutOffUnseen
 from celery_patterns.core.lease import Lease, keeper
@@ -25,6 +24,8 @@ from celery_patterns.policies.dead_letter.telling import Teller
 
 if TYPE_CHECKING:
     from typing import Literal
+
+    from celery.exceptions import Ignore
 
     from celery_patterns.core.policy import Call
 
@@ -122,12 +123,12 @@ class Life:
             )
             keeper.finish(unending, attempt, lambda: self._unreported(state))
 
-    def reopen(self, words: str) -> None:
-        """The replay will not run: its entry is open again. Said in the worker's parent."""
+    def reached(self, state: Literal["resolved", "open"], words: str) -> None:
+        """Report how a replay ended, in the worker's parent, which has no thread that tries again."""
         try:
-            self._report("open", words)
+            self._report(state, words)
         except StoreUnavailable as error:
-            self.teller.store_error("reopen", "its entry stays in replaying until its lease ends", error)
+            self.teller.store_error(state, "its entry stays in replaying until its lease ends", error)
 
     def _report(self, state: Literal["resolved", "open"], words: str) -> None:
         if end(self.call.app, self.entry, self.replay, state, words):
