@@ -16,7 +16,7 @@ from examples.tour.count import Outcome, count
 from examples.tour.jobs import Job
 
 ROOT = Path(__file__).parents[1]
-MODULES, ORDERS = 80, 60
+MODULES, ORDERS, RENEWALS = 80, 60, 20
 NAMED = re.compile(r"the report names the (\d+) files that are no Python")
 BOUNDED = ("--modules", str(MODULES), "--orders", str(ORDERS), "--kill-every", "0.4")
 
@@ -49,9 +49,15 @@ def finish(tour: subprocess.Popen[str]) -> str:
 
 
 def figures(output: str, job: str) -> list[str]:
-    """A job's row: sent, done, done twice, lost, replayed, deferred, caught, 429, kills, seconds."""
+    """A job's row: sent, done, done twice, lost, dead, replayed, deferred, caught, 429, kills, seconds."""
     (row,) = [line.split()[1:] for line in output.splitlines() if line.split()[:1] == [job]]
     return row
+
+
+def causes(output: str) -> list[str]:
+    """The exceptions in the table of dead letters."""
+    rows = [line.split() for line in output.splitlines()]
+    return [row[2] for row in rows if len(row) > 3 and row[1] == "renew"]
 
 
 def processes_of(temporary: Path) -> Iterator[str]:
@@ -73,14 +79,17 @@ def test_nothing_is_lost_and_nothing_done_twice_under_sigkill(tmp_path: Path) ->
 
     assert tour.returncode == 0, output
     for job, least in (("index", MODULES), ("charge", ORDERS)):
-        sent, done, twice, lost, replayed, _, caught, refused, kills, _ = figures(output, job)
+        sent, done, twice, lost, dead, replayed, _, caught, refused, kills, _ = figures(output, job)
         assert int(done) >= least
         assert int(sent) >= 2 * int(done) - 1
-        assert (twice, lost, refused) == ("0", "0", "0")
+        assert (twice, lost, dead, refused) == ("0", "0", "0", "0")
         assert int(replayed) >= least
         assert int(caught) <= int(kills)
         assert int(kills) > 0, "the job ended before anybody was killed"
     assert NAMED.search(" ".join(output.split())), output
+    sent, done, twice, lost, dead, *_ = figures(output, "renew")
+    assert (sent, done, twice, lost, dead) == (str(RENEWALS), str(RENEWALS), "0", "0", str(RENEWALS))
+    assert sorted(causes(output)) == ["CardDeclined", "ServiceDown"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,6 +107,8 @@ def test_without_the_library_the_same_work_is_done_twice(tmp_path: Path) -> None
         assert (job, lost) in {("index", "1"), ("charge", lost)}, (
             "a failed part must cost Celery's chord its body"
         )
+    _, _, _, lost, *_ = figures(output, "renew")
+    assert int(lost) > RENEWALS / 2
 
 
 @pytest.mark.integration

@@ -1,5 +1,7 @@
 """Run the tour: `python -m examples.tour`, or with `--without-patterns` to see what happens otherwise."""
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import os
@@ -8,19 +10,25 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress
 
-from examples.tour import jobs, report
+from examples.tour import jobs, outage, report
 from examples.tour.chaos import Chaos
 from examples.tour.count import Outcome, count
-from examples.tour.messages import send, settle, wait
+from examples.tour.messages import Watch, send, settle, wait
 from examples.tour.processes import Worker, surroundings, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery_patterns.deadletters import Group
 
 
 def main() -> int:
-    """Do both jobs under fire and return the exit code."""
+    """Do the jobs under fire and return the exit code."""
     options = parse(sys.argv[1:])
     # Told to end in another way, or with its terminal gone, the tour clears up as it does after Ctrl-C.
     for end in (signal.SIGTERM, signal.SIGHUP):
@@ -46,7 +54,10 @@ def tour(folder: Path, options: argparse.Namespace, console: Console) -> list[Ou
             jobs.index(tasks, folder, limit=options.modules, fenced=options.patterns),
             jobs.charges(tasks, folder, limit=options.orders),
         ]
-        return [under_fire(job, folder, chaos, running, progress, seed=options.seed) for job in work]
+        outcomes = [under_fire(job, folder, chaos, running, progress, seed=options.seed) for job in work]
+        renewals = jobs.renewals(tasks, folder, limit=options.orders)
+        last = in_an_outage(renewals, folder, chaos, running, progress, patterns=options.patterns)
+        return [*outcomes, last]
 
 
 def under_fire(
@@ -54,6 +65,44 @@ def under_fire(
 ) -> Outcome:
     """Do a job while worker children are killed, then count."""
     started, killed_before = time.monotonic(), chaos.kills
+    watch = watcher(job, chaos, progress)
+    with chaos:
+        keys = send(job, random.Random(seed), watch)
+        results = wait(job, keys, watch, running.check)
+        seconds = time.monotonic() - started
+    settle(job, os.environ["TOUR_REDIS_URL"])
+    return count(job, keys, results, folder, kills=chaos.kills - killed_before, seconds=seconds)
+
+
+def in_an_outage(
+    job: jobs.Job, folder: Path, chaos: Chaos, running: Worker, progress: Progress, *, patterns: bool
+) -> Outcome:
+    """Do a job while the service is down and children are killed; mend, replay what has died, then count.
+
+    Without the patterns there is nothing to replay: the service is back, and what has failed stays failed.
+    """
+    started, killed_before = time.monotonic(), chaos.kills
+    watch = watcher(job, chaos, progress)
+    dead: Sequence[Group] = ()
+    with chaos:
+        outage.begin(folder)
+        keys = outage.send(job, watch)
+        if patterns:
+            dead = outage.bury(job, watch, running.check)
+        else:
+            wait(job, keys, watch, running.check)
+        outage.end(folder)
+        if patterns:
+            outage.replay(job, watch, running.check)
+        seconds = time.monotonic() - started
+    settle(job, os.environ["TOUR_REDIS_URL"])
+    kills = chaos.kills - killed_before
+    return count(job, keys, outage.results(job, keys), folder, kills=kills, seconds=seconds, dead=dead)
+
+
+def watcher(job: jobs.Job, chaos: Chaos, progress: Progress) -> Watch:
+    """A new bar, and how to tell it what goes on."""
+    killed_before = chaos.kills
     bar = progress.add_task(job.task.name, kills=0)
 
     def watch(doing: str, done: int, total: int) -> None:
@@ -62,12 +111,7 @@ def under_fire(
             bar, description=f"{job.task.name}: {doing}", completed=done, total=total, kills=kills
         )
 
-    with chaos:
-        keys = send(job, random.Random(seed), watch)
-        results = wait(job, keys, watch, running.check)
-        seconds = time.monotonic() - started
-    settle(job, os.environ["TOUR_REDIS_URL"])
-    return count(job, keys, results, folder, kills=chaos.kills - killed_before, seconds=seconds)
+    return watch
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -82,7 +126,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--seed", type=int, default=1, help="decides the order of the messages and who is killed (1)")
     add("--kill-every", type=pause, default=0.7, metavar="SECONDS", help="time between two kills (0.7)")
-    add("--orders", type=positive, metavar="N", help="charge the first N orders only")
+    add(
+        "--orders",
+        type=positive,
+        metavar="N",
+        help="charge the first N orders only, and renew a third of them",
+    )
     add("--modules", type=positive, metavar="N", help="index the first N modules only")
     add("--quiet", action="store_true", help="show no progress bar")
     return parser.parse_args(arguments)

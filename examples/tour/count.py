@@ -1,12 +1,14 @@
 """Counts what came of a job, from its effects."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from celery.states import FAILURE, SUCCESS
 
+from celery_patterns.deadletters import Group
 from examples.tour.files import entries
 from examples.tour.jobs import Job
 
@@ -42,6 +44,8 @@ class Outcome:
     deferred: int
     kills: int
     seconds: float
+    dead: Sequence[Group] = ()
+    """What the dead letters were, by cause, before they were replayed."""
 
     @property
     def good(self) -> bool:
@@ -50,7 +54,14 @@ class Outcome:
 
 
 def count(
-    job: Job, keys: dict[str, str], results: dict[str, Any], folder: Path, *, kills: int, seconds: float
+    job: Job,
+    keys: dict[str, str],
+    results: dict[str, Any],
+    folder: Path,
+    *,
+    kills: int,
+    seconds: float,
+    dead: Sequence[Group] = (),
 ) -> Outcome:
     """Compare what was sent with what there is.
 
@@ -83,6 +94,7 @@ def count(
         deferred=happened["deferred"],
         kills=kills,
         seconds=seconds,
+        dead=dead,
     )
 
 

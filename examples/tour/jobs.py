@@ -1,4 +1,4 @@
-"""The two jobs: their messages, and where the world outside Celery and Redis shows what they did."""
+"""The three jobs: their messages, and where the world outside Celery and Redis shows what they did."""
 
 import gc
 from collections.abc import Callable
@@ -91,7 +91,30 @@ def charges(tasks: ModuleType, folder: Path, *, limit: int | None) -> Job:
         claim="The ledger holds one charge for each order, its amount is right, and nobody got a 429.",
         calls={order_id: (order_id, amount) for order_id, amount in orders.items()},
         expected=orders,
-        effects=lambda: [(made["order"], made["amount"]) for made in entries(folder / "ledger.jsonl")],
-        caught=lambda: len(entries(folder / "known.jsonl")),
-        refused=lambda: len(entries(folder / "refused.jsonl")),
+        **_at_the_service(folder, "order"),
     )
+
+
+def renewals(tasks: ModuleType, folder: Path, *, limit: int | None) -> Job:
+    """Charge renewals while the service is down, some of them from a card that is declined."""
+    calls = payments.renewals(limit)
+    return Job(
+        task=tasks.renew,
+        claim="After the outage, the ledger holds one charge for each renewal all the same.",
+        calls={order_id: (order_id, amount, card) for order_id, (amount, card) in calls.items()},
+        expected={order_id: amount for order_id, (amount, _) in calls.items()},
+        **_at_the_service(folder, "renewal"),
+    )
+
+
+def _at_the_service(folder: Path, kind: str) -> dict[str, Any]:
+    """What the service knows about one kind of orders."""
+
+    def about(file: str, field: str) -> list[dict[str, Any]]:
+        return [entry for entry in entries(folder / file) if str(entry[field]).startswith(kind)]
+
+    return {
+        "effects": lambda: [(made["order"], made["amount"]) for made in about("ledger.jsonl", "order")],
+        "caught": lambda: len(about("known.jsonl", "key")),
+        "refused": lambda: len(about("refused.jsonl", "order")),
+    }

@@ -2,8 +2,9 @@
 
 It writes each charge that it makes to a ledger, and honours the header `Idempotency-Key` as payment APIs do:
 a request with a key that it knows is answered with the first charge and charges nothing. It takes so many
-requests in any second and answers the others with 429 and `Retry-After`, as payment APIs do, too. It knows
-nothing else about its callers, and does not notice when one of them dies in the middle of a request.
+requests in any second and answers the others with 429 and `Retry-After`, as payment APIs do, too. One card
+is always declined (402), and while a file called `outage` is there, nothing goes (503). It knows nothing else
+about its callers, and does not notice when one of them dies in the middle of a request.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from examples.tour.files import append
 
 BANK_SECONDS = 0.05
 REQUESTS_A_SECOND = 60
+DECLINED_CARD = "4000-0002"
 
 
 class Limit:
@@ -28,12 +31,12 @@ class Limit:
         self._lock = threading.Lock()
         self._taken: deque[float] = deque(maxlen=REQUESTS_A_SECOND)
 
-    def admits(self) -> bool:
+    def admits(self, order_id: str) -> bool:
         """Take a request, or write down that it was refused."""
         with self._lock:
             now = time.monotonic()
             if len(self._taken) == REQUESTS_A_SECOND and now - self._taken[0] < 1:
-                append(self._refused, at=now)
+                append(self._refused, order=order_id)
                 return False
             self._taken.append(now)
             return True
@@ -69,21 +72,28 @@ class Handler(BaseHTTPRequestHandler):
 
     charges: Charges
     limit: Limit
+    outage: Path
 
     def do_POST(self) -> None:
-        """Make a charge."""
-        if not self.limit.admits():
-            self.send_response(429)
-            self.send_header("Retry-After", "1")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
+        """Make a charge, or say why not."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        key = self.headers["Idempotency-Key"]
-        charge_id = self.charges.make(asked["order_id"], asked["amount_cents"], key)
-        answer = json.dumps({"charge_id": charge_id}).encode()
-        self.send_response(200)
+        if not self.limit.admits(asked["order_id"]):
+            self._answer(HTTPStatus.TOO_MANY_REQUESTS, {}, ("Retry-After", "1"))
+        elif asked["card"] == DECLINED_CARD:
+            self._answer(HTTPStatus.PAYMENT_REQUIRED, {})
+        elif self.outage.exists():
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, {})
+        else:
+            key = self.headers["Idempotency-Key"]
+            charge_id = self.charges.make(asked["order_id"], asked["amount_cents"], key)
+            self._answer(HTTPStatus.OK, {"charge_id": charge_id})
+
+    def _answer(self, status: HTTPStatus, content: dict[str, str], *headers: tuple[str, str]) -> None:
+        answer = json.dumps(content).encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        for name, value in headers:
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
@@ -105,6 +115,7 @@ def main(folder: Path) -> None:
     """Serve until told to stop; the first line of output is the address."""
     Handler.charges = Charges(folder / "ledger.jsonl", folder / "known.jsonl")
     Handler.limit = Limit(folder / "refused.jsonl")
+    Handler.outage = folder / "outage"
     server = Server(("127.0.0.1", 0), Handler)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()

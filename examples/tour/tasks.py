@@ -3,12 +3,17 @@
 from typing import Any
 
 from celery import Signature, Task
+from tenacity import stop_after_attempt, wait_fixed
 
 from celery_patterns import (
+    DeadLetter,
+    DeadLetterMixin,
     Event,
     Idempotency,
     IdempotentTask,
     Outcomes,
+    RetryableTask,
+    RetryPolicy,
     Throttled,
     TokenBucket,
     TokenBucketTask,
@@ -71,6 +76,31 @@ def charge(order_id: str, amount: int) -> str:
     """
     try:
         return payments.charge(SERVICE_URL, order_id, amount, key=order_id)
+    except payments.TooManyRequests as error:
+        raise Throttled(error.retry_after) from error
+
+
+class RenewalTask(PaymentTask, RetryableTask, DeadLetterMixin):
+    """What calls the service, tries once more when it is down, and is kept when that was in vain.
+
+    A declined card is not tried again: the bank would say the same. The policies are written in any order.
+    """
+
+    abstract = True
+    retry_policy = RetryPolicy(
+        payments.ServiceDown,
+        never_on=payments.CardDeclined,
+        wait=wait_fixed(0.2),
+        stop=stop_after_attempt(2),
+    )
+    dead_letter = DeadLetter("renewals")
+
+
+@app.task(name="renew", base=RenewalTask)
+def renew(order_id: str, amount: int, card: str) -> str:
+    """Charge one renewal."""
+    try:
+        return payments.charge(SERVICE_URL, order_id, amount, card=card, key=order_id)
     except payments.TooManyRequests as error:
         raise Throttled(error.retry_after) from error
 

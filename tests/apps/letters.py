@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,34 +48,41 @@ def failed(request: Any, exc: Any, traceback: Any, label: str) -> None:
     history().add("errback", label=label)
 
 
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+def _for_ever() -> Any:
+    while True:
+        time.sleep(0.05)
+
+
+def _elsewhere() -> Any:
+    """Be put back into the queue once."""
+    if history().count("began", how="requeue") == 1:
+        raise Reject("not here", requeue=True)
+
+
+_WAYS: dict[str, Callable[[Any], Any]] = {
+    "raise": lambda _: _raise(ValueError("raised")),
+    "retries": lambda task: _raise(task.retry(exc=OSError("again and again"), countdown=0)),
+    "soft": lambda _: _for_ever(),
+    "hard": lambda _: _for_ever(),
+    "unserialisable": lambda _: object(),
+    "sigkill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda _: os._exit(3),
+    "sysexit": lambda _: _raise(SystemExit(3)),
+    "reject": lambda _: _raise(Reject("no use", requeue=False)),
+    "requeue": lambda _: _elsewhere(),
+    "ignore": lambda _: _raise(Ignore()),
+    "memory": lambda _: _raise(MemoryError("too much")),
+    "fine": lambda _: "fine",
+}
+
+
 def _die(task: Any, how: str) -> Any:
     """End a body in one of the ways of the table."""
-    match how:
-        case "retries":
-            raise task.retry(exc=OSError("again and again"), countdown=0)
-        case "sysexit":
-            raise SystemExit(3)
-        case "requeue":
-            if history().count("began", how=how) == 1:
-                raise Reject("not here", requeue=True)
-        case "raise":
-            raise ValueError("raised")
-        case "soft" | "hard":
-            while True:
-                time.sleep(0.05)
-        case "unserialisable":
-            return object()
-        case "sigkill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "exit":
-            os._exit(3)
-        case "reject":
-            raise Reject("no use", requeue=False)
-        case "ignore":
-            raise Ignore
-        case "memory":
-            raise MemoryError("too much")
-    return how
+    return _WAYS[how](task)
 
 
 class Early(DeadLetterTask):

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from celery_patterns.core.store import Store
 from celery_patterns.deadletters import DeadLetters, Filter, move_to_dlq
 from celery_patterns.errors import DeadLetterError, DeadLetterTooLarge
-from celery_patterns.testing import MovableClock, memory_store
+from celery_patterns.testing import MovableClock
 from tests.deadletters.letters import die
 
 
@@ -142,35 +141,3 @@ def test_a_large_body_is_kept_whole(app: Celery, desk: DeadLetters) -> None:
     text = "x" * 3_000_000
     die(app, "a", kwargs={"text": text})
     assert desk.get("a").letter.decoded(app)[1] == {"text": text}
-
-
-class Counting:
-    """A client that counts the times it asks."""
-
-    def __init__(self, client: Any) -> None:
-        self.client, self.trips = client, 0
-
-    def __getattr__(self, name: str) -> Any:
-        self.trips += 1
-        return getattr(self.client, name)
-
-
-def test_looking_takes_a_few_round_trips_whatever_there_is() -> None:
-    """A list of many entries would ask the store once for each."""
-    with memory_store() as store:
-        app = Celery("shop", broker="memory://", backend="cache+memory://", set_as_current=False)
-        desk = DeadLetters(app)
-        for at in range(300):
-            die(app, f"e{at}", task=f"shop.task{at % 30}")
-        counting = Counting(store.client)
-        store._client = counting
-        for look, most in (
-            (lambda: desk.list(Filter(task="shop.*"), limit=50), 3),
-            (lambda: desk.get("e7"), 1),
-            (desk.groups, 2),
-            (desk.counts, 1),
-        ):
-            counting.trips = 0
-            look()
-            assert counting.trips <= most
-        store._client = counting.client

@@ -82,14 +82,6 @@ def _wait_until_it_works(replayer: Any, desk: DeadLetters, wait_for: Any) -> Non
     wait_for(lambda: replayer.poll() is not None or time.monotonic() > deadline, every=0.001)
 
 
-def test_messages_leave_at_the_rate_that_was_asked_for(replays: ModuleType, desk: DeadLetters) -> None:
-    """A service that has just come back would be flooded, or a replay take hours longer than planned."""
-    bury(replays, 600)
-    report = desk.replay(plan=Plan(rate=200, canary=False))
-    assert report.published == 600
-    assert report.seconds == pytest.approx(3.0, rel=0.05)
-
-
 def test_a_canary_that_dies_stops_the_replay(
     replays: ModuleType, desk: DeadLetters, worker: StartWorker
 ) -> None:
