@@ -9,11 +9,9 @@ import random
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import Progress
 
 from examples.tour import jobs, outage, report
 from examples.tour.chaos import Chaos
@@ -23,6 +21,9 @@ from examples.tour.processes import Worker, surroundings, worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.progress import Progress
 
     from celery_patterns.deadletters import Group
 

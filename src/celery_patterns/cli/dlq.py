@@ -19,7 +19,7 @@ from celery_patterns.cli import dlq_show
 from celery_patterns.cli.dlq_filter import selecting
 from celery_patterns.deadletters import DeadLetters, Plan
 from celery_patterns.deadletters.triage import DECISIONS
-from celery_patterns.errors import PatternsError
+from celery_patterns.errors import DeadLetterError, PatternsError
 
 if TYPE_CHECKING:
     from celery_patterns.deadletters import Filter, Report
@@ -43,12 +43,13 @@ def dlq() -> None:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 yes = click.option("--yes", is_flag=True, help="Do not ask.")
+AMOUNT = click.IntRange(min=1)
 why = click.option("--why", default="", help="Words for the history of each entry.")
 
 
 @dlq.command("list")
 @selecting(default_state="open")
-@click.option("--limit", default=20, show_default=True, help="Entries of a page.")
+@click.option("--limit", type=AMOUNT, default=20, show_default=True, help="Entries of a page.")
 @click.option("--before", type=int, help="Where the page begins: the end of the one before.")
 @as_json
 @click.pass_context
@@ -61,10 +62,11 @@ def list_(context: click.Context, wanted: Filter, limit: int, before: int | None
         dlq_show.as_json({"entries": entries, "next": page.next})
         return
     rows = [
-        (one.id, one.state, one.task, one.exception, dlq_show.when(one.died), str(one.deaths))
+        (one.id, one.state, one.task, dlq_show.short(one.exception), dlq_show.when(one.died), str(one.deaths))
         for one in page.entries
     ]
-    dlq_show.table("Dead letters", ("id", "state", "task", "exception", "died (UTC)", "deaths"), rows)
+    columns = ("id", "state", "task", "exception", "died (UTC)", "deaths")
+    dlq_show.table("Dead letters", columns, rows, whole=("id",))
     if page.next is not None:
         click.echo(f"more: --before {page.next}")
 
@@ -84,13 +86,14 @@ def groups(context: click.Context, wanted: Filter, as_json: bool) -> None:
             one.id,
             str(one.count),
             one.task,
-            one.exception,
+            dlq_show.short(one.exception),
             one.message.partition("\n")[0],
             dlq_show.when(one.last),
         )
         for one in found
     ]
-    dlq_show.table("Causes", ("group", "count", "task", "exception", "latest message", "last (UTC)"), rows)
+    columns = ("group", "count", "task", "exception", "latest message", "last (UTC)")
+    dlq_show.table("Causes", columns, rows, whole=("group",))
 
 
 @dlq.command()
@@ -104,11 +107,14 @@ def show(context: click.Context, entry: str, as_json: bool) -> None:
     if as_json:
         dlq_show.as_json(shown)
         return
-    told, trace = shown.pop("history"), shown.pop("traceback")
+    told, trace, before = shown.pop("history"), shown.pop("traceback"), shown.pop("attempts")
     rows = [
         (name.replace("_", " "), _readable(name, value)) for name, value in shown.items() if name != "error"
     ]
     dlq_show.table(f"Dead letter {entry}", ("", ""), rows)
+    if before:
+        tried = [(dlq_show.when(one["at"]), one["exception"], one["message"]) for one in before]
+        dlq_show.table("Attempts before", ("when (UTC)", "exception", ""), tried)
     lines = [(dlq_show.when(one["at"]), one["what"], one["words"]) for one in told]
     dlq_show.table("History", ("when (UTC)", "what", ""), lines)
     click.echo(trace)
@@ -117,7 +123,7 @@ def show(context: click.Context, entry: str, as_json: bool) -> None:
 @dlq.command()
 @selecting(default_state="open", needs_choice=True)
 @click.option("--rate", default=50.0, show_default=True, help="Messages per second, at most.")
-@click.option("--limit", type=int, help="Entries, at most; the oldest first.")
+@click.option("--limit", type=AMOUNT, help="Entries, at most; the oldest first.")
 @click.option("--no-canary", is_flag=True, help="Do not try one and then ten before the rest.")
 @click.option(
     "--max-failing", default=0.2, show_default=True, help="The share that may die again before it stops."
@@ -141,8 +147,8 @@ def replay(
     **plan: Any,
 ) -> None:
     """Run entries again. Exit code 1 when it stops early, or nothing is meant."""
-    desk = _desk(context)
-    count = desk.would_replay(wanted, plan["limit"])
+    desk, how = _desk(context), _plan(canary=not no_canary, **plan)
+    count = desk.would_replay(wanted, how.limit)
     if dry_run:
         dlq_show.as_json({"planned": count}) if as_json else click.echo(f"{count} would be replayed")
         return
@@ -153,7 +159,7 @@ def replay(
     with click.progressbar(length=count, label="replaying", file=sys.stderr) as bar:
         report = desk.replay(
             wanted,
-            Plan(canary=not no_canary, **plan),
+            how,
             progress=lambda report: bar.update(report.published - bar.pos),
         )
     if as_json:
@@ -162,6 +168,13 @@ def replay(
         _tell(report)
     if report.stopped:
         raise click.exceptions.Exit(1)
+
+
+def _plan(**options: Any) -> Plan:
+    try:
+        return Plan(**options)
+    except DeadLetterError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _tell(report: Report) -> None:

@@ -19,21 +19,37 @@ if TYPE_CHECKING:
     from celery_patterns.deadletters import Entry
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table; aligned columns where rich is not installed."""
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: Sequence[str] = ()
+) -> None:
+    """A table; aligned columns where rich is not installed.
+
+    Args:
+        title: What stands above it.
+        columns: Their names.
+        rows: Texts.
+        whole: Columns to be copied from, which are not broken into lines however narrow the terminal is.
+    """
     try:
-        from rich.console import Console  # noqa: PLC0415 - an extra, which a worker does not need
+        from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - an extra, which a worker does not need
+        from rich.console import Console  # noqa: PLC0415
         from rich.markup import escape  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
     except ImportError:
         _plain(title, columns, rows)
         return
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        shown.add_column(column, overflow="fold")
+        shown.add_column(column, overflow="fold", no_wrap=column in whole)
     for row in rows:
         shown.add_row(*map(escape, row))
-    Console().print(shown)
+    console = Console()
+    if not console.is_terminal:  # it goes to a file or another program, where lines have no end
+        console = Console(width=_WIDE)
+    console.print(shown)
+
+
+_WIDE = 1_000
 
 
 def _plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -46,6 +62,11 @@ def _plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 def when(moment: float) -> str:
     """A time for people, in UTC."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def short(exception: str) -> str:
+    """An exception's type without its module."""
+    return exception.rpartition(".")[2]
 
 
 def as_json(value: Any) -> None:
@@ -89,6 +110,17 @@ def veiled(app: Celery, entry: Entry, text: str) -> str:
     return without(text, secrets)
 
 
+def _veiled_all(app: Celery, entry: Entry, value: Any) -> Any:
+    """Headers without what is redacted: a header may tell what earlier attempts said."""
+    if not entry.redact:
+        return value
+    if isinstance(value, dict):
+        return {name: _veiled_all(app, entry, one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_veiled_all(app, entry, one) for one in value]
+    return veiled(app, entry, value) if isinstance(value, str) else value
+
+
 def fields(app: Celery, entry: Entry, *, full: bool = False) -> dict[str, Any]:
     """An entry as JSON shows it: without its raw body, and without what is redacted."""
     shown = asdict(entry)
@@ -104,7 +136,8 @@ def fields(app: Celery, entry: Entry, *, full: bool = False) -> dict[str, Any]:
             shown.pop(name)
     else:
         reprs = {"argsrepr", "kwargsrepr"}
-        shown["headers"] = {name: value for name, value in letter["headers"].items() if name not in reprs}
+        headers = {name: value for name, value in letter["headers"].items() if name not in reprs}
+        shown["headers"] = _veiled_all(app, entry, headers)
     return {
         **shown,
         **arguments(app, entry),

@@ -134,7 +134,12 @@ class Query:
             wanted: Which entries.
             limit: How many.
             before: ``next`` of the page before.
+
+        Raises:
+            DeadLetterError: ``limit`` is none.
         """
+        if limit < 1:
+            raise DeadLetterError(f"limit={limit!r}: give a number of entries, 1 or more")
         found = self.ids(wanted, limit=limit + 1, before=before)
         ids = [one for one, _ in found[:limit]]
         return Page(tuple(self.entries(ids)), found[limit - 1][1] if len(found) > limit else None)

@@ -126,10 +126,17 @@ def test_arguments_that_are_redacted_are_replayed_and_not_shown(
     """A card's number would stand on an operator's screen, or be replayed as "[redacted]"."""
     letters = stage.load(LETTERS)
     worker(LETTERS)
-    sent = letters.pay.delay("4111-1111", amount=7)
+    headers = {"cp-attempts": '[[1, "OSError", "no answer for 4111-1111"]]', "note": ["4111-1111"]}
+    sent = letters.pay.apply_async(("4111-1111",), {"amount": 7}, headers=headers)
     with pytest.raises(ValueError, match="4111"):
         sent.get(timeout=20)
-    for command in (("list", "--json"), ("show", sent.id), ("groups",), ("export", "--all")):
+    for command in (
+        ("list", "--json"),
+        ("show", sent.id),
+        ("show", sent.id, "--json"),
+        ("groups",),
+        ("export", "--all"),
+    ):
         shown = cli(*command)
         assert "4111" not in str(shown), command
     assert cli("show", sent.id, "--json")["args"] == ["[redacted]"]
@@ -146,6 +153,9 @@ def test_commands_say_how_they_ended(stage: Stage, cli: Any, tmp_path: Path) -> 
     cli("purge", code=2)
     cli("list", "--since", "yesterday", code=2)
     cli("edit", "nothing", code=2)
+    cli("list", "--limit", "0", code=2)
+    for wrong in ("--rate", "0"), ("--limit", "0"), ("--max-failing", "2"), ("--patience", "nan"):
+        cli("replay", "--all", *wrong, code=2)  # before it asks anything
     for at in range(3):
         move_to_dlq(letters.note, {"value": at, "label": "x"}, ValueError("no"))
     assert cli("replay", "--all", "--dry-run", "--json") == {"planned": 3}
