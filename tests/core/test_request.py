@@ -232,9 +232,6 @@ def test_killed_and_retried(seams: ModuleType, prefork: Worker, told: Any, settl
     assert "publish" not in [entry["event"] for entry in seen.stage.history.entries(id=result.id)]
 
 
-@pytest.mark.skipif(
-    celery.VERSION < (5, 7), reason="Celery 5.5 stumbles over the SystemExit, policies or not"
-)
 def test_body_that_leaves_the_process(seams: ModuleType, told: Any, settled: Any) -> None:
     """`sys.exit()` in a body ends its process: the same as if it were killed."""
     result = seams.exiting.delay()

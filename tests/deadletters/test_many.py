@@ -11,14 +11,14 @@ from celery_patterns.deadletters.pace import CHUNKS_A_SECOND, LARGEST_CHUNK, LON
 from tests.deadletters.letters import die
 from tests.ground.stage import Stage
 
-MANY, CAUSES = 100_000, 20
+MANY, CAUSES, STEP = 100_000, 20, 500
 COPY = """
-for i = 1, tonumber(ARGV[2]) do
-  local id, died = ARGV[1] .. '-' .. i, tonumber(ARGV[3]) + i
+for i = tonumber(ARGV[2]), tonumber(ARGV[3]) do
+  local id, died = ARGV[1] .. '-' .. i, tonumber(ARGV[4]) + i
   redis.call('COPY', KEYS[1] .. ':entry:' .. ARGV[1], KEYS[1] .. ':entry:' .. id)
   redis.call('HSET', KEYS[1] .. ':entry:' .. id, 'id', id, 'task_id', id, 'died', string.format('%.0f', died))
   redis.call('ZADD', KEYS[1] .. ':in:open', died, id)
-  redis.call('ZADD', KEYS[1] .. ':in:open:' .. ARGV[4], died, id)
+  redis.call('ZADD', KEYS[1] .. ':in:open:' .. ARGV[5], died, id)
 end
 """
 
@@ -42,8 +42,10 @@ def replays(stage: Stage) -> ModuleType:
     for at in range(CAUSES):
         die(replays.app, f"e{at}", task=f"shop.task{at}", retention=86_400)
         entry = desk.get(f"e{at}")
-        arguments = (entry.id, MANY // CAUSES - 1, round(entry.died * 1e6), entry.cause)
-        desk.store.client.eval(COPY, 1, desk.query.root, *arguments)
+        for first in range(1, MANY // CAUSES, STEP):
+            last = min(first + STEP, MANY // CAUSES) - 1
+            about = (entry.id, first, last, round(entry.died * 1e6), entry.cause)
+            desk.store.client.eval(COPY, 1, desk.query.root, *about)
     return replays
 
 

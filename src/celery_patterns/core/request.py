@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]
 from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import Reject
 from celery.worker.request import Request
@@ -80,10 +80,16 @@ class PolicyRequest(Request):
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
         if isinstance(error, (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)):
             self._tell_lost(0.0)
+        if isinstance(error, (SystemExit, KeyboardInterrupt)) and not self._is_meant():
+            exc_info = _lost(error)
         with self._reporting():
             super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, Reject) and not error.requeue:  # type: ignore[attr-defined]  # 5.5 sends no signal
             self._task.__patterns__.failed(self._context, error)
+
+    def _is_meant(self) -> bool:
+        """Whether the worker has ended the process itself: its task was revoked, or its connection lost."""
+        return bool(getattr(self, "_already_revoked", False) or getattr(self, "_already_cancelled", False))
 
     def _tell_lost(self, grace: float) -> None:
         self._task.__patterns__.lost(self._context, grace)
@@ -95,6 +101,14 @@ class PolicyRequest(Request):
             yield
         finally:
             _reported.request = None
+
+
+def _lost(error: BaseException) -> Any:
+    """A body that exits takes its process along: Celery 5.7 says so, 5.5 stumbles and loses the task."""
+    try:
+        raise WorkerLostError(f"The body ended its process: {error!r}")  # noqa: TRY301 - it needs a traceback
+    except WorkerLostError:
+        return ExceptionInfo()
 
 
 def with_policies(request_class: type[Request]) -> type[Request]:

@@ -188,6 +188,13 @@ def test_a_lost_process_counts_at_once_if_its_body_had_begun(app: Celery) -> Non
     assert deliveries.begin(app, "t", "t/3", 2) == deliveries.Poison(2)
 
 
+def test_a_delivery_that_begins_again_in_another_process_is_counted(app: Celery) -> None:
+    """A child that dies at once may do so before the worker knows that it began, which gives its job away."""
+    assert isinstance(vanish(app, "t/1", 2), deliveries.Sign)
+    assert isinstance(vanish(app, "t/1", 2), deliveries.Sign)
+    assert deliveries.begin(app, "t", "t/1", 2) == deliveries.Poison(2)
+
+
 def test_entries_of_the_first_format_are_read(app: Celery, desk: DeadLetters) -> None:
     """After an upgrade, the entries of yesterday would be unreadable."""
     _restore(desk, json.loads(FIRST_FORMAT.read_text()))
