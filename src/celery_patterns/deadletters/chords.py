@@ -107,7 +107,9 @@ def heal(app: Celery, store: Store, entry: Candidate, *, new_id: bool = False) -
         return None
     until = time.monotonic() + SETTLE - (store.now() - entry.died)
     found = {_heal(backend, part, until) for part in parts}
-    found |= {"over" if new_id and part.task_id == entry.task_id else _take_back(part, until) for part in partial}
+    for part in partial:
+        is_stranger = new_id and part.task_id == entry.task_id
+        found.add("over" if is_stranger else _take_back(part, until))
     return OVER if "over" in found else UNKNOWN if "unknown" in found else None
 
 
