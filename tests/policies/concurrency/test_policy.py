@@ -279,7 +279,7 @@ def test_the_hard_limit_gives_a_place_back_when_the_process_is_gone(
 def begin(task: Any, request: Any) -> None:
     """Have a delivery take its place in a process that then says nothing any more."""
     task.__trace__ = None
-    call = task.__patterns__._rebuilt(request._context)
+    call = task.__patterns__.rebuilt(request._context)
     task.concurrency_limit._delivery(call).places.acquire(call.owner)
 
 

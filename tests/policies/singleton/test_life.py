@@ -736,7 +736,7 @@ def _begin(task: Any, request: Any) -> None:
     """Have a delivery take its lock in a process that then says nothing any more."""
     task.__trace__ = None
     singleton: Singleton = task.singleton
-    call = task.__patterns__._rebuilt(request._context)
+    call = task.__patterns__.rebuilt(request._context)
     lock, _ = singleton._lock(call)
     lock.begin(call.owner)
 
