@@ -203,7 +203,7 @@ class Seam:
 
     def _tell(self, request: Context, hook: str, *detail: Any) -> None:
         """Call a hook of each policy. One that fails neither stops the others nor what Celery reports."""
-        call = self.rebuilt(request)
+        call = self._rebuilt(request)
         for policy in self.active():
             try:
                 getattr(policy, hook)(call, *detail)
@@ -216,8 +216,7 @@ class Seam:
                     hook,
                 )
 
-    def rebuilt(self, request: Context) -> Call:
-        """The call of a delivery that the parent reports about."""
+    def _rebuilt(self, request: Context) -> Call:
         return Call(
             seam=self, args=tuple(request.args or ()), kwargs=dict(request.kwargs or {}), request=request
         )
@@ -322,7 +321,7 @@ def _is_final(error: Exception) -> bool:
 def _on_revoked(sender: Any, request: Context, **_: Any) -> None:
     seam: Seam = sender.__patterns__
     parking.take_ticket(request)
-    parking.hand_in(seam.rebuilt(request))
+    parking.hand_in(seam._rebuilt(request))  # noqa: SLF001 - one module
     seam.failed(request, Ignore("revoked"))
 
 

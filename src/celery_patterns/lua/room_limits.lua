@@ -1,5 +1,7 @@
 -- What the scripts of the waiting room share: the keys of the room, and limits with their tickets.
 -- KEYS[1] is "<prefix>:room:{<prefix>}"; all other keys are made from it, and share its slot.
+-- ARGV    each script's own
+-- Returns nothing: it stands before each of them
 -- A demand is {name, key, n, per_us, burst, cost, strict}; a bucket is as in limit_acquire.lua.
 local LIFE, LONGEST_LIFE, SLEEP, SOFT, MARGIN = 500000, 8000000, 50000, 20000, 3000
 local prefix = string.sub(KEYS[1], 1, (#KEYS[1] - 8) / 2)
