@@ -1,8 +1,6 @@
 """How faults are inflicted, and how they end. Each is written down before it happens, and when it is over.
 
 A kind is a method of `Faults` that does it and returns how it ends, or None if nothing is there to suffer it.
-A fault of the waiting room's leader belongs here as well, once there is one: pick its process, and send the
-signals that a worker gets.
 """
 
 import contextlib
@@ -27,6 +25,8 @@ HABITS = {
     "kill_worker": Habit(1.5, 0.1, 2.0),
     "stop_worker": Habit(1.5, 1.0, 5.0),
     "replace_worker": Habit(1),
+    "kill_pump": Habit(2),
+    "stop_pump": Habit(2, 1.0, 5.0),
     "kill_store": Habit(1, 0.1, 3.0),
     "restart_store": Habit(1),
     "hang_store": Habit(1, 0.5, 3.0),
@@ -133,6 +133,22 @@ class Faults:
         old.begin_warm_stop()
         self.scene.start_worker(fault.slot, wait=False)
         return nothing
+
+    def _kill_pump(self, fault: Fault) -> Undo | None:
+        return self._signal_pump(fault, signal.SIGKILL)
+
+    def _stop_pump(self, fault: Fault) -> Undo | None:
+        return self._signal_pump(fault, signal.SIGSTOP)
+
+    def _signal_pump(self, fault: Fault, number: int) -> Undo | None:
+        """The pump beside a worker; half of the time it is the one that leads."""
+        worker = self.scene.workers[fault.slot]
+        pumps = worker.pumps() if worker.running else []
+        if not pumps:
+            return None
+        self._note("fault", fault, pids=pumps[:1])
+        _send(pumps[0], number)
+        return nothing if number == signal.SIGKILL else lambda: _send(pumps[0], signal.SIGCONT)
 
     @staticmethod
     def _slot(fault: Fault) -> str:

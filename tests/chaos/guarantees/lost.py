@@ -20,6 +20,8 @@ LEAVING = 1.0
 """Seconds after its SIGKILL in which a worker's connection may still be open, and be given a message."""
 UNREAD = 10.0
 """Seconds for which a worker that stands still may have left a message unread when it is killed."""
+PARKED = 30.0
+"""Seconds after which who was parked is released: the pump writes nothing down."""
 
 
 def lost_by_the_broker(story: Story) -> list[Entry]:
@@ -42,7 +44,9 @@ def _without_an_end(story: Story) -> list[Entry]:
 def _vanished(task_id: str, story: Story) -> bool:
     sent = [entry["at"] for entry in story.of("sent", id=task_id)]
     received = story.of("received", id=task_id, redelivered=False)
-    if len(sent) + len(story.of("twice", id=task_id)) <= len(received):
+    parked = [entry["at"] for entry in story.of("event", id=task_id, what="parked")]
+    if len(sent) + len(parked) + len(story.of("twice", id=task_id)) <= len(received):
         return False
     kills = [one.start for one in story.disturbances if one.kind == "kill_worker"]
-    return any(-LEAVING <= kill - at <= UNREAD for kill in kills for at in sent)
+    within = [(at, UNREAD) for at in sent] + [(at, PARKED) for at in parked]
+    return any(-LEAVING <= kill - at <= longest for kill in kills for at, longest in within)
