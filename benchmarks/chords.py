@@ -1,8 +1,10 @@
 """What a partial chord costs, against Celery's own: ``python -m benchmarks.chords [PARTS] [ROUNDS]``.
 
 One worker runs on each result backend, and chords are sent to them in turns, so that a busy machine
-slows both alike. Measured are the time from the call to the start of the body, and what Redis holds
-of the results when all parts but one have ended.
+slows both alike. Measured are the time from the call to the start of the body, the processor time that
+caller and worker spend until then, and what Redis holds of the results when all parts but one have
+ended. On a machine that does other things as well, two equal sides differ by a fifth in time, and by a
+fiftieth in processor time.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from celery_patterns import partial_chord
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TARGETS = {"time to body": 1.05, "memory": 1.20}
+TARGETS = {"time to body": 1.05, "processor time": 1.05, "memory": 1.20}
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -40,6 +43,8 @@ class Side:
     app: Any
     make: Callable[[Any, Any], Any]
     results: redis.Redis
+    worker: int
+    processor: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     published: list[float] = field(default_factory=list)
     bytes: list[int] = field(default_factory=list)
@@ -57,10 +62,12 @@ class Side:
 
     def _time(self, canvas: Any, parts: int) -> None:
         """From the call to the start of the body."""
-        started = time.time()
+        processor, started = time.process_time() + processor_time(self.worker), time.time()
         result = canvas.apply_async()
         self.published.append(time.time() - started)
+        publishing = time.process_time()
         began, count = self._end_of(result.id)
+        self.processor.append(publishing + processor_time(self.worker) - processor)
         assert count == parts
         self.seconds.append(began - started)
 
@@ -89,6 +96,13 @@ class Side:
         self.results.flushdb()
 
 
+def processor_time(pid: int) -> float:
+    """Seconds that a process and its children have spent so far; Linux tells."""
+    own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(own[11]) + int(own[12])) / _TICKS + sum(processor_time(int(child)) for child in children)
+
+
 def main() -> int:
     parts = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
@@ -101,7 +115,8 @@ def main() -> int:
         ]
         for one in sides:
             one.run(100, folder / "gate")
-            one.seconds.clear(), one.bytes.clear(), one.published.clear()
+            for measured in (one.seconds, one.bytes, one.published, one.processor):
+                measured.clear()
         for number in range(rounds):
             for one in sides if number % 2 == 0 else reversed(sides):
                 one.run(parts, folder / "gate")
@@ -133,7 +148,7 @@ def side(name: str, broker: str, backend: str, make: Callable[[Any, Any], Any]) 
     )
     try:
         results = redis.Redis.from_url(backend.removeprefix("partial+"))
-        yield Side(name, create(broker, backend, name), make, results)
+        yield Side(name, create(broker, backend, name), make, results, worker.pid)
     finally:
         worker.terminate()
         worker.wait()
@@ -144,6 +159,7 @@ def report(parts: int, plain: Side, partial: Side) -> bool:
     rows = {
         "time to body": (statistics.median(plain.seconds), statistics.median(partial.seconds), "s"),
         "  publishing": (statistics.median(plain.published), statistics.median(partial.published), "s"),
+        "processor time": (statistics.median(plain.processor), statistics.median(partial.processor), "s"),
         "memory": (statistics.median(plain.bytes) / 1e6, statistics.median(partial.bytes) / 1e6, "MB"),
     }
     met = True
