@@ -16,6 +16,7 @@ from tests.chaos.scene import Scene
 from tests.ground import tree
 from tests.ground.proxy import Proxy
 from tests.ground.waiting import wait_for
+from tests.ground.workers import Worker
 
 Undo = Callable[[], None]
 
@@ -55,9 +56,12 @@ class Faults:
         self.scene = scene
         self._undo: dict[int, Undo] = {}
         self._busy: set[str] = set()
+        self._up: set[str] = set()
+        self._revived = 0
 
     def begin(self, fault: Fault) -> None:
         """Inflict a fault, or write down that it could not be."""
+        self.revive()
         undo = getattr(self, f"_{fault.kind}")(fault)
         if undo is None:
             self._note("missed", fault)
@@ -70,6 +74,23 @@ class Faults:
         if undo is not None:
             undo()
             self._note("over", fault)
+
+    def revive(self) -> None:
+        """Replace workers that have ended by themselves, as whatever supervises them does."""
+        for slot, worker in list(self.scene.workers.items()):
+            if not worker.running and f"slot {slot}" not in self._busy:
+                self._revived += 1
+                death = Fault(-self._revived, 0.0, "kill_worker", slot, 0.0, 0.0)
+                self._note("fault", death, pids=worker.all_pids(), by_itself=True)
+                worker.kill()
+                self._note("over", death)
+                self.scene.start_worker(slot, wait=False)
+
+    def _is_up(self, worker: Worker) -> bool:
+        """Whether a worker is at work: Celery's ends if one of its processes dies while it starts."""
+        if worker.name not in self._up and worker.running and f"{worker.name} ready." in worker.log_text():
+            self._up.add(worker.name)
+        return worker.running and worker.name in self._up
 
     def _note(self, event: str, fault: Fault, **more: Any) -> None:
         slot = {} if fault.kind.endswith("_store") else {"slot": fault.slot}
@@ -95,7 +116,7 @@ class Faults:
 
     def _signal_child(self, fault: Fault, number: int) -> Undo | None:
         worker = self.scene.workers[fault.slot]
-        children = worker.children() if worker.running else []
+        children = worker.children() if self._is_up(worker) else []
         if not children or self._slot(fault) in self._busy:
             return None
         now = time.time()
@@ -143,7 +164,7 @@ class Faults:
     def _signal_pump(self, fault: Fault, number: int) -> Undo | None:
         """The pump beside a worker; half of the time it is the one that leads."""
         worker = self.scene.workers[fault.slot]
-        pumps = worker.pumps() if worker.running else []
+        pumps = worker.pumps() if self._is_up(worker) else []
         if not pumps:
             return None
         self._note("fault", fault, pids=pumps[:1])

@@ -50,7 +50,9 @@ def play(scene: Scene, terms: Terms) -> Story:
     load = Load(tasks, scene.history, seed=terms.seed, pause=terms.pause)
     load.start()
     try:
-        inflict(faults, Faults(scene), terms.seconds)
+        inflictor = Faults(scene)
+        inflict(faults, inflictor, terms.seconds)
+        inflictor.revive()
     finally:
         load.stop()
     scene.history.add("quiet")
