@@ -27,7 +27,7 @@ from tests.ground.workers import Worker
 TASKS = "tests.chaos.tasks"
 SKEWS = (0.0, 5.0, -5.0)
 SHARE_TWICE = 0.02
-ACCOUNTS = 20
+ACCOUNTS = 30
 BRANCHES = 3
 
 
