@@ -12,6 +12,7 @@ from kombu.serialization import (  # type: ignore[attr-defined]
     registry,
 )
 
+from celery_patterns.core.parking import HOME_HEADER
 from celery_patterns.core.policy import CONTENT_HEADER
 from celery_patterns.core.postpone import is_of_one_delivery
 
@@ -116,7 +117,7 @@ class Message:
                 for name, value in headers.items()
                 if name != "compression" and not is_of_one_delivery(name)
             },
-            **_home(delivery.get("exchange"), delivery.get("routing_key")),
+            **_home(*_meant_for(headers, delivery)),
             priority=properties.get("priority"),
             reply_to=properties.get("reply_to"),
         )
@@ -151,6 +152,15 @@ class Message:
 def _serializer(app: Celery, task: Any, content_type: str | None) -> str:
     name = registry.type_to_name.get(content_type)
     return str(name or task.serializer or app.conf.task_serializer)
+
+
+def _meant_for(headers: Mapping[str, Any], delivery: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Exchange and routing key: those that a release from the waiting room names, or of the delivery."""
+    home = headers.get(HOME_HEADER)
+    if home:
+        exchange, _, routing_key = str(home).partition("\n")
+        return exchange, routing_key
+    return delivery.get("exchange"), delivery.get("routing_key")
 
 
 def _home(exchange: str | None, routing_key: str | None) -> dict[str, str]:
