@@ -203,7 +203,7 @@ class Seam:
 
     def _tell(self, request: Context, hook: str, *detail: Any) -> None:
         """Call a hook of each policy. One that fails neither stops the others nor what Celery reports."""
-        call = self._rebuilt(request)
+        call = self.rebuilt(request)
         for policy in self.active():
             try:
                 getattr(policy, hook)(call, *detail)
@@ -216,7 +216,8 @@ class Seam:
                     hook,
                 )
 
-    def _rebuilt(self, request: Context) -> Call:
+    def rebuilt(self, request: Context) -> Call:
+        """The call of a delivery that the parent reports about."""
         return Call(
             seam=self, args=tuple(request.args or ()), kwargs=dict(request.kwargs or {}), request=request
         )
@@ -321,7 +322,7 @@ def _is_final(error: Exception) -> bool:
 def _on_revoked(sender: Any, request: Context, **_: Any) -> None:
     seam: Seam = sender.__patterns__
     parking.take_ticket(request)
-    parking.hand_in(seam._rebuilt(request))  # noqa: SLF001 - one module
+    parking.hand_in(seam.rebuilt(request))
     seam.failed(request, Ignore("revoked"))
 
 

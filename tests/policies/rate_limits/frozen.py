@@ -11,8 +11,9 @@ local server = redis
 local redis = {call = function(command, key, ...)
   if command == 'PSETEX' then return server.call('SET', key, select(2, ...)) end
   if command == 'PEXPIRE' then return 1 end
+  if command == 'SET' then return server.call('SET', key, (...)) end
   return server.call(command, key, ...)
-end}
+end, pcall = server.pcall}
 local function now_us() return tonumber(redis.call('GET', '%s')) end
 """
 """No key expires meanwhile: the server's own clock goes on, and on a busy machine it goes far."""
