@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from celery_patterns.core import guard, lease, postpone
 from celery_patterns.core.script import Script
-from celery_patterns.policies.dead_letter.delivery import Delivery as Death
+from celery_patterns.policies.dead_letter.burial import Burial
 from celery_patterns.policies.idempotency import record
 from celery_patterns.policies.retry import RetryPolicy
 from celery_patterns.policies.singleton import lock
@@ -132,7 +132,7 @@ MUTANTS: dict[str, tuple[Broken, str, str]] = {
         LIMITS,
     ),
     "a death is not kept": (
-        method(Death, "_bury", lambda *_, **__: None),
+        method(Burial, "bury", lambda *_, **__: None),
         "rush",
         LETTERS,
     ),

@@ -13,7 +13,7 @@ from tests.chaos.summary import summary
 from tests.ground.stage import Stage
 
 SEED = int(os.environ.get("CELERY_PATTERNS_CHAOS_SEED", "1"))
-SECONDS = float(os.environ.get("CELERY_PATTERNS_CHAOS_SECONDS", "35"))
+SECONDS = float(os.environ.get("CELERY_PATTERNS_CHAOS_SECONDS", "25"))
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(600)]
 
