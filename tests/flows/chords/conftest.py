@@ -17,7 +17,9 @@ from tests.ground.waiting import wait_for
 from tests.ground.workers import Worker
 
 CHORDS = "tests.apps.chords"
-PATIENCE = 30.0
+PATIENCE = 60.0
+EXPIRED = {"countdown": 10, "expires": 9}
+"""Options of a part that has expired when a worker would run it, and that RabbitMQ hands over before."""
 
 
 @dataclass

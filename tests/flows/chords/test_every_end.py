@@ -12,7 +12,7 @@ import pytest
 from celery import signature
 
 from celery_patterns import partial_chord
-from tests.flows.chords.conftest import CHORDS, PATIENCE, Ground
+from tests.flows.chords.conftest import CHORDS, EXPIRED, PATIENCE, Ground
 from tests.ground.stage import Stage
 from tests.ground.workers import Worker
 
@@ -66,7 +66,7 @@ def test_what_somebody_reports_becomes_an_outcome_at_once(ground: Ground, tasks:
             "ignore": (pick("ignore").s(), "lost Ignore"),
             "ignore with a state": (pick("ignore_with_state").s(), "failed Business"),
             "replace": (pick("replaced").s("x"), "ok x"),
-            "expired": (pick("give").s().set(countdown=4, expires=3), "revoked TaskRevokedError"),
+            "expired": (pick("give").s().set(**EXPIRED), "revoked TaskRevokedError"),
         }
 
     expected = both_ways(cases, tasks)

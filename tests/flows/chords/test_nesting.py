@@ -9,7 +9,7 @@ from celery import chain, chord, group, signature
 from celery.exceptions import ChordError
 
 from celery_patterns import ChordFailed, Outcomes, partial_chord
-from tests.flows.chords.conftest import PATIENCE, Ground
+from tests.flows.chords.conftest import EXPIRED, PATIENCE, Ground
 
 IS_5_7 = celery.VERSION[:2] >= (5, 7)
 
@@ -73,7 +73,7 @@ def test_a_chain_in_the_header_ends_where_it_stops(ground: Ground, tasks: Module
             ["revoked TaskRevokedError"],
         ),
         "first expired": (
-            chain(give.s().set(countdown=4, expires=3), add.s(), add.s()),
+            chain(give.s().set(**EXPIRED), add.s(), add.s()),
             ["revoked TaskRevokedError"],
         ),
         "first ignored": (chain(tasks.ignore.s(), add.s(), add.s()), ["lost Ignore"]),

@@ -280,7 +280,7 @@ def test_a_plain_chord_is_celerys_own(stage: Stage, worker: Any, valkey: Any) ->
         worker(CHORDS)
         ends = [end_of(canvas) for canvas in plain_canvases(tasks)]
         with valkey.client(number) as client:
-            keys = Counter(ID.sub("ID", key.decode()) for key in client.scan_iter())
+            keys = Counter(ID.sub("ID", key.decode()) for key in client.scan_iter("celery*"))
         seen.append((ends, keys))
     assert seen[0] == seen[1]
 
@@ -326,8 +326,10 @@ def test_nothing_is_left_after_the_expiry(stage: Stage, worker: Any, wait_for: A
     partial_chord([tasks.give.s(1), lost], tasks.gather.s("never")).apply_async()
     wait_for(lambda: stage.history.count("body", label="body") == 3, timeout=PATIENCE)
     with valkey.client(1) as client:
-        assert [key for key in client.scan_iter() if client.ttl(key) < 0] == []
-        wait_for(lambda: client.dbsize() == 0, timeout=PATIENCE, message=lambda: str(client.keys()))
+        assert [key for key in client.scan_iter("celery*") if client.ttl(key) < 0] == []
+        wait_for(
+            lambda: not client.keys("celery*"), timeout=PATIENCE, message=lambda: str(client.keys("celery*"))
+        )
 
 
 def test_a_chord_that_went_well_keeps_no_parts(ground: Ground, tasks: ModuleType, wait_for: Any) -> None:
