@@ -38,7 +38,7 @@ class Scene:
     Args:
         stage: Its directory, and the settings that all processes share: a broker and a result backend, which
             no fault touches. The store is the scene's own.
-        seed: What the processes' own disturbances are drawn from.
+        seed: What the processes' own disturbances are drawn from; with an even one there is a waiting room.
         slots: How many workers there are; one that was killed is replaced in its slot.
         concurrency: How many processes each of them has.
         broken: Which mechanism is broken in the workers, if one is; see `broken`.
@@ -57,6 +57,7 @@ class Scene:
     def __post_init__(self) -> None:
         self.store = ValkeyServer(self.stage.directory / "store", durable=True)
         self.stage.redeliver_after(VISIBILITY)
+        self.stage.conf["patterns_waiting_room"] = self.seed % 2 == 0
 
     @property
     def history(self) -> History:

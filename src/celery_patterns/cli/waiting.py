@@ -81,8 +81,8 @@ def cancel(context: click.Context, ids: tuple[str, ...]) -> None:
 def pump(context: click.Context) -> None:
     """Publish what waits when its turn has come, until told to end (SIGTERM, Ctrl-C).
 
-    Each worker has a pump of its own already. Run this where the workers are started with
-    patterns_waiting_room off, or stopped for a while.
+    With patterns_waiting_room each worker has a pump of its own already. Run this where the workers are
+    stopped for a while.
     """
     ended = False
 

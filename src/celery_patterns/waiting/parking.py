@@ -42,7 +42,7 @@ _HIGHEST = 255
 
 def is_on(app: Celery) -> bool:
     """Whether calls of an app may wait in a room."""
-    return bool(setting(app, ON, True))
+    return bool(setting(app, ON, False))
 
 
 def has_gate(app: Celery) -> bool:

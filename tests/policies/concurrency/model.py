@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Model:
-    """The places under one limit, and the line. Times in seconds."""
+    """The places under one limit, and the line. Times in seconds.
+
+    ``holders`` are the leases; ``places`` is the set that counts them, from which a lapsed one is taken,
+    with its lease, only when somebody needs its place or a line is there.
+    """
 
     limit: int
     lease: float
@@ -16,7 +20,10 @@ class Model:
     now: float = 0.0
     holders: dict[str, tuple[str, float]] = field(default_factory=dict)
     forgotten: dict[str, float] = field(default_factory=dict)
+    places: dict[str, float] = field(default_factory=dict)
+    places_end: float = 0.0
     line: dict[str, float] = field(default_factory=dict)
+    line_end: float = 0.0
     looks: dict[str, float] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)
 
@@ -24,6 +31,11 @@ class Model:
         self.now += by
         self.ended = {task: until for task, until in self.ended.items() if until > self.now}
         self.holders = {task: held for task, held in self.holders.items() if self.forgotten[task] > self.now}
+        if self.places_end <= self.now:
+            self.places.clear()
+        if self.line_end <= self.now:
+            self.line.clear()
+            self.looks.clear()
 
     def acquire(
         self, task: str, nonce: str, *, again: bool, arrived: float, near: float, far: float
@@ -32,17 +44,15 @@ class Model:
             return "ended", None
         if self.lives(task):
             return ("started", None) if self.holders[task][0] == nonce else ("copy", self.holders[task][0])
-        self.holders = {one: held for one, held in self.holders.items() if held[1] > self.now}
-        for one in [one for one, until in self.looks.items() if until <= self.now]:
-            del self.line[one], self.looks[one]
-        arrived = self.line.get(task, arrived)
-        ahead = sum(1 for one, since in self.line.items() if one != task and since <= arrived)
-        if ahead >= self.limit - len(self.holders):
-            wait = near if ahead < self.limit else far
-            if wait:
-                self.line[task] = arrived
-                self.looks[task] = self.now + wait + self.slack
-            return "full", (wait, ahead)
+        if len(self.places) >= self.limit or self.line:
+            self._drop_the_lapsed()
+            arrived = self.line.get(task, arrived)
+            ahead = sum(1 for one, since in self.line.items() if one != task and since <= arrived)
+            if ahead >= self.limit - len(self.places):
+                wait = near if ahead < self.limit else far
+                if wait:
+                    self._stand_in_line(task, arrived, wait)
+                return "full", (wait, ahead)
         self.leave_line(task)
         self.ended.pop(task, None)
         self._hold(task, nonce)
@@ -51,7 +61,10 @@ class Model:
     def renew(self, task: str, nonce: str) -> bool:
         if task not in self.holders or self.holders[task][0] != nonce:
             return False
-        self._hold(task, nonce)
+        self._lease(task, nonce)
+        if task in self.places:
+            self.places[task] = self.now + self.lease
+            self.places_end = max(self.places_end, self.forgotten[task])
         return True
 
     def release(self, task: str, nonce: str, *, ended: bool, grace: float) -> bool:
@@ -62,13 +75,35 @@ class Model:
             self.ended[task] = self.now + self.remember
         if grace and self.lives(task):
             self.holders[task] = nonce, min(self.holders[task][1], self.now + grace)
+            self.places[task] = self.holders[task][1]
         else:
             del self.holders[task]
+            self.places.pop(task, None)
         return True
 
-    def _hold(self, task: str, nonce: str) -> None:
+    def _lease(self, task: str, nonce: str) -> None:
         self.holders[task] = nonce, self.now + self.lease
         self.forgotten[task] = self.now + 2 * self.lease
+
+    def _hold(self, task: str, nonce: str) -> None:
+        self._lease(task, nonce)
+        if not self.places or self.places_end < self.forgotten[task]:
+            self.places_end = self.now + 4 * self.lease
+        self.places[task] = self.now + self.lease
+
+    def _drop_the_lapsed(self) -> None:
+        for task in [task for task, until in self.places.items() if until <= self.now]:
+            del self.places[task]
+            self.holders.pop(task, None)
+        for task in [task for task, until in self.looks.items() if until <= self.now]:
+            self.leave_line(task)
+
+    def _stand_in_line(self, task: str, arrived: float, wait: float) -> None:
+        if not self.line:
+            self.line_end = self.now
+        self.line[task] = arrived
+        self.looks[task] = self.now + wait + self.slack
+        self.line_end = max(self.line_end, self.looks[task])
 
     def leave_line(self, task: str) -> None:
         self.line.pop(task, None)

@@ -22,7 +22,6 @@ StartWorker = Callable[..., Worker]
 
 @pytest.fixture
 def limited(broker: Any, stage: Stage) -> ModuleType:
-    stage.conf["patterns_waiting_room"] = False  # what waits does so as a countdown
     return stage.load(LIMITED)
 
 
