@@ -53,7 +53,7 @@ def test_the_tree_says_what_is_lost(ground: Ground, tasks: ModuleType) -> None:
     assert any("PENDING, lost to its chord" in line for line in lines)
 
 
-def test_the_trees_of_everything_else(ground: Ground, tasks: ModuleType) -> None:
+def test_the_trees_of_everything_else(ground: Ground, tasks: ModuleType, wait_for: Any) -> None:
     """A chain, a group or a plain chord could not be looked at."""
     give, add = tasks.give, tasks.join
     results = {
@@ -69,7 +69,7 @@ def test_the_trees_of_everything_else(ground: Ground, tasks: ModuleType) -> None
             result.get(timeout=PATIENCE)
     ground.flush()
     two, three = ["SUCCESS"] * 2, ["SUCCESS"] * 3
-    assert {name: shape(inspect_workflow(result)) for name, result in results.items()} == {
+    expected = {
         "task": "SUCCESS",
         "chain": {"chain SUCCESS": three},
         "group": {"group FAILURE": ["SUCCESS", {"chain SUCCESS": two}, "FAILURE"]},
@@ -85,6 +85,8 @@ def test_the_trees_of_everything_else(ground: Ground, tasks: ModuleType) -> None
             ]
         },
     }
+    for name, result in results.items():  # a chord is told before its parts are stored
+        wait_for(lambda one=result, tree=expected[name]: shape(inspect_workflow(one)) == tree, message=name)
     first = results["chain"].parent.parent
     alone = inspect_workflow(tasks.app.AsyncResult(first.id))
     assert shape(alone) == ["SUCCESS", ["SUCCESS", "SUCCESS"]]
@@ -147,13 +149,14 @@ def count_round_trips(backend: Any, action: Any) -> int:
     return len(sent)
 
 
-def test_the_terminal_draws_the_tree(ground: Ground, tasks: ModuleType, run_cli: Any) -> None:
+def test_the_terminal_draws_the_tree(ground: Ground, tasks: ModuleType, run_cli: Any, wait_for: Any) -> None:
     """An operator could not look at a workflow without writing Python."""
     result = partial_chord(
         [tasks.give.s(1), tasks.fail.s("why")], tasks.gather.s(), min_success=1
     ).apply_async()
     result.get(timeout=PATIENCE)
     ids = [part.id for part in result.parent.results]
+    wait_for(lambda: tasks.app.AsyncResult(ids[1]).ready())  # it is stored after the chord was told
     lines = run_cli(tasks.app, "workflow", result.id).splitlines()
     assert lines == [
         f"SUCCESS  chord  {result.id}",
