@@ -113,6 +113,7 @@ def test_a_late_part_changes_nothing(ground: Ground, tasks: ModuleType, wait_for
     header = [tasks.give.s(1), tasks.wait.s(str(gate), "late"), tasks.wait_late.s(str(gate), "late")]
     result = partial_chord(header, tasks.gather.s(label), min_success=1, deadline=1).apply_async()
     assert ground.told(label) == ["ok 1", "lost -", "lost -"]
+    assert result.get(timeout=PATIENCE)
     before = ground.keys(result.id)
     gate.touch()
     late = result.parent.results[1:]
