@@ -13,6 +13,9 @@ from examples.tour.jobs import Job
 DEADLINE = 120
 """Seconds after which a result that is not ready counts as lost."""
 
+QUIET_SECONDS = 60
+"""Seconds without any new result after which those that are missing count as lost."""
+
 SETTLE_SECONDS = 30
 """Seconds for the copies that may still be under way although every result is ready."""
 
@@ -49,10 +52,17 @@ def send(job: Job, rng: random.Random, watch: Watch) -> dict[str, str]:
 def wait(job: Job, keys: dict[str, str], watch: Watch, check: Callable[[], None]) -> dict[str, Any]:
     """Wait for every result; returns those that were ready in time, by task id."""
     results: dict[str, Any] = {}
-    ready = job.task.backend.get_many(set(keys), timeout=DEADLINE, interval=0.1, on_interval=check)
+    latest = time.monotonic()
+
+    def still_coming() -> None:
+        check()
+        if time.monotonic() - latest > QUIET_SECONDS:
+            raise CeleryTimeoutError
+
+    ready = job.task.backend.get_many(set(keys), timeout=DEADLINE, interval=0.1, on_interval=still_coming)
     try:
         for task_id, result in ready:
-            results[task_id] = result
+            results[task_id], latest = result, time.monotonic()
             watch("working", len(results), len(keys))
     except CeleryTimeoutError:
         pass  # what is missing is counted as lost
