@@ -82,7 +82,7 @@ def test_a_long_line_is_read_in_pages(run: Run, room: Room) -> None:
     """A long line would be cut, or read at once."""
     demands = as_text([Demand(Bucket("long"), Rate.of("1/h"), 1, 1, strict=False)])
     for number in range(1_001):
-        if number % 100 == 0:
+        if number % 20 == 0:
             room.release("pump", (), 0)  # it still leads, however slow the machine is
         enter(room, f"n-{number}", Spot(demands=demands))
     assert len(rows(run("long", "--key", "", "--json"))) == waiting.AT_MOST
