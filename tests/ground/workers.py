@@ -90,7 +90,7 @@ class Worker:
 
     def children(self) -> list[int]:
         """Return the pids of the pool's living processes (prefork)."""
-        return [pid for pid in tree.children(self.pid) if pid not in self.pumps()]
+        return [pid for pid in tree.children(self.pid) if PUMP not in tree.command(pid)]
 
     def pumps(self) -> list[int]:
         """Return the pid of the pump beside the worker, if it has one."""
