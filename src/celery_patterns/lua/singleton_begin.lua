@@ -11,10 +11,11 @@
 --         {"ended", ms for which that is remembered, replay}; {"replaced", by}: so it was itself
 --         {"over", ms likewise}; {"moved", by}: so was the one whose result it waits for
 --         {"version", of}
-local owner = redis.call('HGET', KEYS[1], 'owner')
-local mark = redis.call('GET', KEYS[2])
 local now = now_us()
 local ms = math.floor(now / 1000)
+local known = redis.call('EXISTS', unpack(KEYS)) > 0 -- usually not: one look at all keys is cheaper than many
+local owner = known and redis.call('HGET', KEYS[1], 'owner')
+local mark = known and redis.call('GET', KEYS[2])
 local newest = ARGV[6] == 'replace' or ARGV[6] == 'keep_latest'
 local arrived = ARGV[8] and (ARGV[7] ~= '' and ARGV[7] or string.format('%.0f', now - ARGV[8] * 1000))
 local fence, lapsed = now
@@ -26,7 +27,7 @@ if mark then
   end
   if word == 'replaced' and not KEYS[3] then return {'replaced', what} end
 end
-local their = KEYS[3] and redis.call('GET', KEYS[3])
+local their = known and KEYS[3] and redis.call('GET', KEYS[3])
 if their then
   local word, what = string.match(their, '^(%a+) (.*)$')
   return word == 'ended' and {'over', redis.call('PTTL', KEYS[3])} or {'moved', what}

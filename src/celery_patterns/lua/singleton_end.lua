@@ -28,7 +28,7 @@ if not (owner == ARGV[1] and r[2] == ARGV[2]) or r[3] or ARGV[4] then
     if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[5]) then redis.call('PEXPIRE', KEYS[1], ARGV[5]) end
     return 1
   end
-  if remember then redis.call('SET', KEYS[2], 'ended ' .. (ARGV[6] or 0), 'PX', ARGV[3]) end
+  if remember then redis.call('PSETEX', KEYS[2], ARGV[3], 'ended ' .. (ARGV[6] or 0)) end
   local next_left = next_until and next_until - ms or 0
   local until_ms = owner and not queued and redis.call('HGET', KEYS[1], 'until')
   local grace = until_ms and math.min(until_ms - ms, ARGV[4] or 0) or 0
@@ -42,7 +42,7 @@ if not (owner == ARGV[1] and r[2] == ARGV[2]) or r[3] or ARGV[4] then
     return 1
   end
 elseif remember then
-  redis.call('SET', KEYS[2], 'ended 0', 'PX', ARGV[3])
+  redis.call('PSETEX', KEYS[2], ARGV[3], 'ended 0')
 end
 redis.call('DEL', KEYS[1])
 return 1
