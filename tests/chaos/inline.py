@@ -161,7 +161,7 @@ def inline(directory: Path) -> Iterator[Inline]:
         FencedFile(directory / f"{account}.json").create()
     work, linger, getpid = body.work, body.linger, histories.getpid
     os.environ.update({HISTORY: str(history.path), BOOKS: str(directory)})
-    app = inline_app()
+    app = inline_app(patterns_waiting_room=True)
     try:
         with memory_store() as store, watching():
             world = Inline(app, MovableClock(store), history)

@@ -74,7 +74,7 @@ def test_nothing_is_lost_whatever_dies(
 ) -> None:
     """A kill at a bad moment would lose a task, run it more often than is explained, or break the limit."""
     store = start_valkey(durable=True)
-    stage.conf["patterns_url"] = store.url()
+    stage.conf.update(patterns_url=store.url(), patterns_waiting_room=True)
     stage.redeliver_after(5)
     limited = stage.load(LIMITED)
     limited.app.conf.patterns_gate = gate
