@@ -296,7 +296,9 @@ def test_meanings_work_wherever_celery_takes_a_priority(make_app: MakeApp, broke
     assert app.outbox.last.priority == expected[HIGH]
 
 
-def test_a_header_can_carry_the_meaning(make_app: MakeApp, broker_url: str) -> None:
+def test_a_header_can_carry_the_meaning(
+    make_app: MakeApp, broker_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A producer without this library knows no number that is right on all brokers."""
     app = make_app(TaskRouter([Rule("*", priority=LOW)]), broker=broker_url)
     critical, low = (0, 6) if broker_url == REDIS else (9, 2)
@@ -305,6 +307,7 @@ def test_a_header_can_carry_the_meaning(make_app: MakeApp, broker_url: str) -> N
     assert send(app, "proj.charge", {}, headers={"cp-priority": "CRITICAL"}, priority=1).priority == 1
     for nonsense in ("critical!", None, 4.5, ["HIGH"]):
         assert send(app, "proj.charge", {}, headers={"cp-priority": nonsense}).priority == low
+    assert "cp-priority='critical!' is no priority" in caplog.text
 
 
 def test_what_is_remembered_is_forgotten_with_the_broker(make_app: MakeApp) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_patterns.flows.routing.parameters import parameters_of
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from celery.app.task import Task
 
     from celery_patterns.flows.routing.of_arguments import OfArguments
+
+logger = logging.getLogger("celery_patterns")
 
 TIER_HEADER: Final = "cp-tier"
 """The tenant's tier, as ``submit_with_priority`` sends it along."""
@@ -97,7 +100,7 @@ class RoutedCall:
 
     @property
     def priority(self) -> TaskPriority | int | None:
-        """What the call itself says: its option, else its header, where that says something that is one."""
+        """What the call itself says: its option, else its header; one that is none is logged and ignored."""
         said = self.options.get("priority")
         if said is not None:
             explicit: TaskPriority | int = said
@@ -105,7 +108,12 @@ class RoutedCall:
         sent = (self.options.get("headers") or {}).get(PRIORITY_HEADER)
         if isinstance(sent, str) and sent.upper() in TaskPriority.__members__:
             return TaskPriority[sent.upper()]
-        return sent if isinstance(sent, int) else None
+        if sent is None or isinstance(sent, int):
+            return sent
+        logger.warning(
+            "%s: the header %s=%r is no priority, and is ignored", self.name, PRIORITY_HEADER, sent
+        )
+        return None
 
     def header(self, name: str) -> Any:
         """A custom header or a stamp; ``None`` if the call has neither."""
