@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from itertools import count
 from typing import Any
 
 from celery import Celery, signals
@@ -32,6 +33,23 @@ _log = os.open(HOW["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if "log" in H
 def _note(*fields: Any) -> None:
     if _log is not None:
         os.write(_log, (" ".join(map(str, fields)) + "\n").encode())
+
+
+def send(task: Any, *args: Any) -> None:
+    """Publish a task and note when the broker, or the room, had it."""
+    task.delay(*args)
+    if task.name.startswith("drain."):
+        _note("sent", time.time())
+
+
+_probes = count()
+
+
+def send_free() -> None:
+    """Publish a task that no limit concerns."""
+    number = next(_probes)
+    free.delay(number)
+    _note("probed", time.time(), number)
 
 
 @signals.task_prerun.connect
@@ -69,8 +87,8 @@ def naive(self: Any, number: int) -> None:
 
 
 @app.task(name="free")
-def free(sent: float) -> None:
-    _note("free", time.time(), time.time() - sent)
+def free(number: int) -> None:
+    _note("free", time.time(), number)
 
 
 @app.task(name="block")
