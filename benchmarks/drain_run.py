@@ -61,7 +61,7 @@ class Run:
         self._senders: list[subprocess.Popen[bytes]] = []
         self.env = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
             "DRAIN": json.dumps(
                 {
                     "broker": f"{url}/0",
