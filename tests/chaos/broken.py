@@ -13,9 +13,9 @@ from celery_patterns.core import guard, lease, postpone
 from celery_patterns.core.script import Script
 from celery_patterns.policies.dead_letter.burial import Burial
 from celery_patterns.policies.idempotency import record
+from celery_patterns.policies.rate_limits import buckets
 from celery_patterns.policies.retry import RetryPolicy
 from celery_patterns.policies.singleton import lock
-from celery_patterns.waiting import room
 
 Broken = Callable[[], AbstractContextManager[Any]]
 
@@ -117,17 +117,17 @@ MUTANTS: dict[str, tuple[Broken, str, str]] = {
         LEFT,
     ),
     "a limit lets everybody pass": (
-        script(room._start, "b.real = math.max(shut, b.lack)", "b.real = shut"),
+        script(buckets._acquire, "if over > 0 then", "if false then"),
         "burst",
         LIMITS,
     ),
     "a limit lets one more pass": (
-        script(room._start, "(b.cost - b.burst) * b.per", "(b.cost - b.burst - 1) * b.per"),
+        script(buckets._acquire, "(cost - burst) * per", "(cost - burst - 1) * per"),
         "burst",
         LIMITS,
     ),
     "strict is not strict": (
-        script(room._start, "if last then b.real = math.max(b.real, last + b.window - now) end", ""),
+        script(buckets._acquire, "if last then wait = math.max(wait, last + per - now) end", ""),
         "burst",
         LIMITS,
     ),

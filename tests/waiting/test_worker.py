@@ -23,7 +23,6 @@ StartWorker = Callable[..., Worker]
 
 @pytest.fixture
 def limited(broker: Any, stage: Stage) -> ModuleType:
-    stage.conf["patterns_waiting_room"] = True
     return stage.load(LIMITED)
 
 

@@ -13,12 +13,14 @@ import click
 
 from celery_patterns.core.store import store_of
 from celery_patterns.errors import PatternsError
+from celery_patterns.waiting.broker import room_of
 from celery_patterns.waiting.look import TIMED, entries, lines
 from celery_patterns.waiting.pump import Pump
-from celery_patterns.waiting.room import Room
 
 if TYPE_CHECKING:
     from celery import Celery
+
+    from celery_patterns.waiting.room import Room
 
 AT_MOST = 20
 
@@ -77,12 +79,16 @@ def cancel(context: click.Context, ids: tuple[str, ...]) -> None:
 
 
 @click.command()
+@click.option(
+    "--adopt",
+    is_flag=True,
+    help="The broker has moved: publish what waits to the one that the app has now.",
+)
 @click.pass_context
-def pump(context: click.Context) -> None:
+def pump(context: click.Context, adopt: bool) -> None:
     """Publish what waits when its turn has come, until told to end (SIGTERM, Ctrl-C).
 
-    With patterns_waiting_room each worker has a pump of its own already. Run this where the workers are
-    stopped for a while.
+    Each worker has a pump of its own already. Run this where the workers are stopped for a while.
     """
     ended = False
 
@@ -95,6 +101,8 @@ def pump(context: click.Context) -> None:
     signal.signal(signal.SIGINT, end)
     app: Celery = context.obj.app
     try:
+        if adopt:
+            _room(context).adopt()
         Pump(app, store_of(app)).run(lambda: ended)
     except PatternsError as error:
         raise click.ClickException(str(error)) from error
@@ -108,4 +116,4 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _room(context: click.Context) -> Room:
-    return Room(store_of(context.obj.app))
+    return room_of(context.obj.app)

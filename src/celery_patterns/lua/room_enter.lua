@@ -1,16 +1,16 @@
 -- Come into the room: get a ticket at once if there is room for one, or wait.
 -- KEYS[1] the room
--- ARGV    "gate" (a publisher) or "park" (a worker that has the message), id, nonce, attempt
+-- ARGV    "gate" (a publisher) or "park" (a worker that has the message), broker, id, nonce, attempt
 --         place ("" if new), rank (0 goes first), demands (JSON; "" if none), line (of those woken; "" if none)
 --         wait_us ("" if not timed), patience_us (released after that in any case; "" for never)
 --         turn ("" unless the limit is shared out by turns), head, body
 -- Returns {"ticket", id}: publish it; only at the gate
 --         {"parked", how many wait in that line, age of the oldest in us, line}
---         {"no pump"}: nobody would ever release it; nothing was done
+--         {"no pump"}: nobody would ever release it, to this broker; nothing was done
 -- A copy that a worker parks while the same attempt waits already, is that one. A copy published under the
 -- same id is another entry.
-local mode, id, nonce, attempt, place, rank, demands, line, wait, patience, turn, head, body = unpack(ARGV)
-if not has_pump() then return {'no pump'} end
+local mode, broker, id, nonce, attempt, place, rank, demands, line, wait, patience, turn, head, body = unpack(ARGV)
+if not has_pump() or redis.call('HGET', KEYS[1], 'broker') ~= broker then return {'no pump'} end
 local now = now_us()
 local due = wait ~= '' and now + wait or nil
 if demands ~= '' then

@@ -1,20 +1,24 @@
 -- The pump: say what was published, and get what is to be published now.
 -- KEYS[1] the room
--- ARGV    who asks, lease_ms, how many at most, then (id, number) of each release that the broker has taken
+-- ARGV    who asks, broker, lease_ms, how many at most, then (id, number) of each release that the broker has taken
 -- Returns {us until something is due, entries: {id, number, ticket or "", demands, place or "", head, body,
 --         revoked}}
 --         {-us}: another pump leads, for so long unless it goes on
+--         {-us, broker}: what waits is for another broker
 -- Each call ends what the last one began: what was released and is not confirmed, was not published by this
 -- pump, and waits again at its old place. So a new leader has nothing else to do, and a lost reply is repaired
 -- by the next call. What is confirmed is deleted, unless it came back meanwhile: then it is no longer `out`.
-local me, lease, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local me, broker, lease, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local leader = redis.call('GET', key('room-leader'))
 if leader and leader ~= me then return {-1000 * math.max(1, redis.call('PTTL', key('room-leader')))} end
+local flight, time, dues = key('room-flight'), key('room-time'), key('room-due')
+local whose = redis.call('HGET', KEYS[1], 'broker')
+if whose and whose ~= broker and redis.call('EXISTS', flight, time, dues) > 0 then return {-5000000, whose} end
+redis.call('HSET', KEYS[1], 'broker', broker)
 redis.call('SET', key('room-leader'), me, 'PX', lease)
 local now = now_us()
-local flight, time, dues = key('room-flight'), key('room-time'), key('room-due')
 
-for i = 4, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
   local entry = key('room-entry', ARGV[i])
   if redis.call('HGET', entry, 'out') == ARGV[i + 1] then redis.call('DEL', entry) end
   if redis.call('HGET', flight, ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', flight, ARGV[i]) end

@@ -46,6 +46,10 @@ def start(app: Celery, queues: Sequence[ReleaseQueue]) -> subprocess.Popen[bytes
     Args:
         app: The worker's.
         queues: The release queues that the worker consumes.
+
+    Raises:
+        OSError: There is no such interpreter, or no room for one more process.
+        TypeError: A setting is an object that cannot be told to another process.
     """
     url, options = store_url(app)
     told = {
@@ -55,12 +59,13 @@ def start(app: Celery, queues: Sequence[ReleaseQueue]) -> subprocess.Popen[bytes
         "queues": [[one.name, one.arguments, one.homes] for one in queues],
         "parent": os.getpid(),
     }
+    text = json.dumps(told, default=os.fspath).encode()
     process = subprocess.Popen(  # noqa: S603 - this very interpreter, on our own module
         [sys.executable, "-c", f"from {__name__} import main; main()"],
         stdin=subprocess.PIPE,
     )
     with cast("IO[bytes]", process.stdin) as told_to:
-        told_to.write(json.dumps(told, default=str).encode())
+        told_to.write(text)
     return process
 
 

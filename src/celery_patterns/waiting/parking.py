@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.parking import OF_A_RELEASE, TICKET_HEADER, Spot, ticket_of
@@ -14,11 +14,12 @@ from celery_patterns.core.parking import Ticket as CarriedTicket
 from celery_patterns.core.policy import REPLAY_STEP
 from celery_patterns.core.postpone import is_rabbitmq
 from celery_patterns.core.settings import setting
-from celery_patterns.core.store import store_of
 from celery_patterns.core.timing import time_to_expiry
 from celery_patterns.errors import PolicyError, StoreUnavailable
+from celery_patterns.waiting.broker import room_of
+from celery_patterns.waiting.lookout import has_pump, is_on
 from celery_patterns.waiting.parcel import CapturingProducer, Parcel
-from celery_patterns.waiting.room import Parked, Room, Ticket
+from celery_patterns.waiting.room import Parked, Ticket
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -29,20 +30,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery_patterns")
 
-ON, GATE = "patterns_waiting_room", "patterns_gate"
+GATE = "patterns_gate"
 KIND = "waiting_room"
 
-_LOOK_AGAIN = 1.0
-"""Seconds between two looks of a process whether there is a pump."""
 _SHUT = 5.0
 """Seconds for which a publisher does not wait for a store that was away."""
 _HIGHEST = 255
 """RabbitMQ's largest priority."""
-
-
-def is_on(app: Celery) -> bool:
-    """Whether calls of an app may wait in a room."""
-    return bool(setting(app, ON, False))
 
 
 def has_gate(app: Celery) -> bool:
@@ -53,14 +47,10 @@ def has_gate(app: Celery) -> bool:
 class WaitingRoom:
     """The room as the layers below know it."""
 
-    def __init__(self) -> None:
-        self._looked: WeakKeyDictionary[Celery, tuple[float, bool]] = WeakKeyDictionary()
-        self._told: WeakSet[Celery] = WeakSet()
-
     def park(self, call: Call, signature: Signature[Any], delay: float, spot: Spot) -> bool:
         """Have a call wait; whether it does. It does not where no pump lives, or the store is away."""
         app = call.app
-        if not (is_on(app) and self._has_pump(app)):
+        if not has_pump(app):
             return False
         ticket = ticket_of(call.request)
         parked: list[Parked] = []
@@ -84,35 +74,11 @@ class WaitingRoom:
             logger.warning("Cannot park %s[%s]: %s; it waits as a countdown", call.name, call.id, error)
         return bool(parked)
 
-    def _has_pump(self, app: Celery) -> bool:
-        """Whether a pump lives; asked once in a while, since most calls need not be captured to learn it."""
-        looked, there = self._looked.get(app, (0.0, False))
-        if time.monotonic() < looked + _LOOK_AGAIN:
-            return there
-        try:
-            there = Room(store_of(app)).has_pump()
-        except (StoreUnavailable, PolicyError) as error:
-            logger.debug("No waiting room: %s", error)
-            there = False
-        else:
-            self._tell(app, there=there)
-        self._looked[app] = time.monotonic(), there
-        return there
-
-    def _tell(self, app: Celery, *, there: bool) -> None:
-        if not there and app not in self._told:
-            self._told.add(app)
-            logger.warning(
-                "No pump serves the waiting room: what must wait does so as a countdown, in the memory of "
-                "workers. Each worker with the setting %s brings one, celery patterns pump is one",
-                ON,
-            )
-
     def wake(self, call: Call, line: str) -> None:
         """Release the first of those who wait in a line."""
         if is_on(call.app):
             try:
-                Room(store_of(call.app)).wake(line)
+                room_of(call.app).wake(line)
             except StoreUnavailable as error:
                 logger.warning("Cannot wake who waits for %s: %s; it looks by itself", line, error)
 
@@ -122,7 +88,7 @@ class WaitingRoom:
         if ticket is None:
             return
         try:
-            Room(store_of(call.app)).hand_in(ticket.id, ticket.limits)
+            room_of(call.app).hand_in(ticket.id, ticket.limits)
         except StoreUnavailable as error:
             logger.warning("Cannot return the ticket of %s[%s]: %s; it lapses", call.name, call.id, error)
 
@@ -143,7 +109,7 @@ def enter(
     left = time_to_expiry(app, parcel.headers.get("expires"))
     if left is not None:
         spot = replace(spot, patience=left if spot.patience is None else min(spot.patience, left))
-    found = Room(store_of(app)).enter(
+    found = room_of(app).enter(
         parcel,
         id=parcel.headers["id"],
         spot=spot,

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from celery_patterns.core.parking import HOME_HEADER, REVOKED_HEADER, TICKET_HEADER, Ticket
 from celery_patterns.errors import StoreUnavailable
+from celery_patterns.waiting.broker import broker_of
 from celery_patterns.waiting.parcel import Parcel
 from celery_patterns.waiting.queues import Register, home
 from celery_patterns.waiting.room import LEAD, Room
@@ -59,7 +60,7 @@ class Pump:
     """
 
     def __init__(self, app: Celery, store: Store, queues: Sequence[ReleaseQueue] = ()) -> None:
-        self.room = Room(store)
+        self.room = Room(store, broker_of(app))
         self.name = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         self.leads = False
         self._outlet = _Outlet(app)
@@ -68,6 +69,7 @@ class Pump:
         self._consumed: dict[str, ReleaseQueue] = {}
         self._taken: list[Release] = []
         self._renew_at = 0.0
+        self._told_of = ""
         self._bell = _Bell(self.room)
 
     def run(self, ends: Callable[[], bool]) -> None:
@@ -102,6 +104,7 @@ class Pump:
                 "%s the waiting room's pump: %s", "Leading as" if turn.leads else "Standing by as", self.name
             )
         if not turn.leads:
+            self._tell_of(turn.broker)
             return min(STANDBY, turn.wait + 0.05)
         for release in turn.releases:
             if monotonic() - asked > FRESH or not self._outlet.is_open():
@@ -111,6 +114,18 @@ class Pump:
         if turn.releases:
             return 0.0 if len(turn.releases) == MOST else SHORTEST
         return max(SHORTEST, min(LONGEST, turn.wait))
+
+    def _tell_of(self, broker: str) -> None:
+        """Say once that what waits is another broker's."""
+        if broker and broker != self._told_of:
+            logger.error(
+                "What is in the waiting room is for the broker %s, and this pump's is %s: it is left alone. "
+                "Give apps on different brokers a patterns_prefix each. If the broker has moved, run "
+                "celery patterns pump --adopt",
+                broker,
+                self.room.broker,
+            )
+        self._told_of = broker
 
     def close(self) -> None:
         """Confirm what was published, and let another one lead."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
 
+from celery_patterns.waiting.broker import transport_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -70,8 +72,15 @@ def home(exchange: str, routing_key: str) -> str:
 
 def release_queues(app: Celery, prefix: str) -> list[ReleaseQueue]:
     """The release queues of a worker, beside each queue that it was told to consume."""
+    if not _can_have_more(app):
+        return []
     consumed = list(app.amqp.queues.consume_from.values())
     return [ReleaseQueue.beside(one, prefix) for one in consumed if not one.name.endswith(SUFFIX)]
+
+
+def _can_have_more(app: Celery) -> bool:
+    """Whether a queue is there by being named: others have to be made, and paid for, by a person."""
+    return transport_of(app).partition("+")[0] in {"amqp", "redis", "sentinel"}
 
 
 class Register:

@@ -98,11 +98,13 @@ class Turn:
         wait: Seconds.
         leads: Whether this pump is the one that leads.
         releases: What to publish.
+        broker: Whose what waits is, if it is not this pump's broker's.
     """
 
     wait: float
     leads: bool
     releases: Sequence[Release] = ()
+    broker: str = ""
 
 
 class Room:
@@ -110,10 +112,12 @@ class Room:
 
     Args:
         store: Where it is.
+        broker: Whose calls come in, and out. See :mod:`celery_patterns.waiting.broker`.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, broker: str = "") -> None:
         self.store = store
+        self.broker = broker
         self.root = self.key("room")
 
     def key(self, kind: str, rest: str | None = None) -> str:
@@ -164,13 +168,14 @@ class Room:
             gate: Whether it could be published instead.
 
         Returns:
-            ``None`` where no pump lives: nobody would ever release it.
+            ``None`` where no pump of its broker lives: nobody would ever release it.
 
         Raises:
             StoreUnavailable: Nobody knows whether it is in.
         """
         args: list[str | bytes | int] = [
             "gate" if gate else "park",
+            self.broker,
             id,
             os.urandom(8).hex(),
             attempt,
@@ -204,9 +209,11 @@ class Room:
             StoreUnavailable: The next call repairs what was lost.
         """
         taken = [part for one in confirmed for part in (one.id, one.number)]
-        answer = _release(self.store, [self.root], [pump, round(LEAD * 1000), most, *taken])
+        answer = _release(self.store, [self.root], [pump, self.broker, round(LEAD * 1000), most, *taken])
         if len(answer) == 1:
             return Turn(-answer[0] / 1e6, leads=False)
+        if isinstance(answer[1], bytes):
+            return Turn(-answer[0] / 1e6, leads=False, broker=answer[1].decode())
         return Turn(answer[0] / 1e6, leads=True, releases=[_release_of(*one) for one in answer[1]])
 
     def resign(self, pump: str) -> None:
@@ -246,14 +253,24 @@ class Room:
             self.store.client.zunionstore(due, {due: 0})
             self.store.client.publish(self.key("room-poke"), "")
 
+    def adopt(self) -> None:
+        """Have what waits published to this broker from now on: it has moved.
+
+        Raises:
+            StoreUnavailable: Nothing has changed.
+        """
+        with self.store.reporting():
+            self.store.client.hset(self.root, "broker", self.broker)
+
     def has_pump(self) -> bool:
-        """Whether a pump leads.
+        """Whether a pump of this broker leads.
 
         Raises:
             StoreUnavailable: Nobody knows.
         """
         with self.store.reporting():
-            return bool(self.store.client.exists(self.key("room-leader")))
+            leads = self.store.client.exists(self.key("room-leader"))
+            return bool(leads) and self.store.client.hget(self.root, "broker") == self.broker.encode()
 
     def length(self, line: str) -> int:
         """How many wait in a line.

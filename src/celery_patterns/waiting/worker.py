@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import subprocess
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from celery.signals import celeryd_after_setup, worker_shutdown
@@ -17,9 +19,9 @@ from celery_patterns.core.seam import seam_of
 from celery_patterns.core.store import store_of
 from celery_patterns.errors import PatternsError
 from celery_patterns.waiting import helper
-from celery_patterns.waiting.parking import is_on
+from celery_patterns.waiting.broker import room_of, transport_of
+from celery_patterns.waiting.lookout import is_on
 from celery_patterns.waiting.queues import release_queues
-from celery_patterns.waiting.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +34,8 @@ logger = logging.getLogger("celery_patterns")
 
 _WATCH = 2.0
 """Seconds between two looks whether the pump still lives."""
+_LONGEST_PAUSE = 15.0
+"""Seconds, at most, until a pump that keeps dying is started again."""
 _PATIENCE = 5.0
 """Seconds that a pump has to end in."""
 
@@ -42,18 +46,36 @@ class OwnPump:
     def __init__(self, app: Celery, queues: Sequence[ReleaseQueue]) -> None:
         self._app = app
         self._queues = queues
-        self._process = helper.start(app, queues)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._began = -inf
+        self._pause = 0.0
+        self.look_after()
 
     def look_after(self) -> None:
-        """Start it again if it has died."""
-        if self._process.poll() is not None:
+        """Start it, also if it has died; one that keeps dying less and less often."""
+        now = monotonic()
+        if (self._process is not None and self._process.poll() is None) or now < self._began + self._pause:
+            return
+        if self._process is not None:
             logger.warning(
-                "The waiting room's pump has died (%s); starting it again", self._process.returncode
+                "The waiting room's pump has died (%s): starting it anew", self._process.returncode
             )
+        lived = now - self._began
+        self._pause = _WATCH if lived > _LONGEST_PAUSE else min(_LONGEST_PAUSE, self._pause * 2)
+        self._began = now
+        try:
             self._process = helper.start(self._app, self._queues)
+        except (OSError, TypeError) as error:
+            logger.warning(
+                "Cannot start the waiting room's pump: %s. Run celery patterns pump, or what must wait does "
+                "so as a countdown",
+                error,
+            )
 
     def end(self) -> None:
         """End it; what it has not published is its successor's."""
+        if self._process is None:
+            return
         self._process.terminate()
         try:
             self._process.wait(_PATIENCE)
@@ -75,7 +97,7 @@ def _open(instance: Any, **_: Any) -> None:
     except PatternsError as error:
         logger.debug("No waiting room: %s", error)
         return
-    if store.url.startswith("memory:"):
+    if store.url.startswith("memory:") or transport_of(app) == "memory":
         return  # it is within one process, and a pump is another
     queues = release_queues(app, store.prefix)
     for queue in queues:
@@ -104,7 +126,7 @@ def _revoking(revoke: Any) -> Any:
         ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
         if _pumps and ids:
             try:
-                Room(store_of(app)).cancel(ids)
+                room_of(app).cancel(ids)
             except PatternsError as error:
                 logger.warning("Revoked %s, but not in the waiting room: %s", ", ".join(ids), error)
         return answer

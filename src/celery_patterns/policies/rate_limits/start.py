@@ -42,8 +42,9 @@ from celery_patterns.policies.rate_limits.buckets import (
 )
 from celery_patterns.policies.rate_limits.look import look_at
 from celery_patterns.policies.rate_limits.steering import close_name
-from celery_patterns.waiting.parking import is_on
-from celery_patterns.waiting.room import Room, Waits
+from celery_patterns.waiting.broker import room_of
+from celery_patterns.waiting.lookout import has_pump
+from celery_patterns.waiting.room import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,10 +137,10 @@ class Start:
             return None
         demands = [demand for _, demand in self.costly]
         request = self.call.request
-        if request.is_eager or not is_on(self.call.app):
+        ticket = None if request.is_eager else ticket_of(request)
+        if request.is_eager or not (ticket or has_pump(self.call.app)):
             return take(self.store, demands)
-        ticket = ticket_of(request)
-        asked_for, written = Room(self.store), as_text(demands)
+        asked_for, written = room_of(self.call.app), as_text(demands)
         for _ in range(TRIES):
             asked = monotonic()
             answer = asked_for.start(written, ticket.id if ticket else "")
