@@ -6,6 +6,8 @@ from typing import Any
 from celery_patterns import (
     Event,
     RateLimits,
+    Singleton,
+    SingletonTask,
     Throttled,
     TokenBucket,
     TokenBucketTask,
@@ -46,6 +48,18 @@ def _started(task: Any, **more: Any) -> None:
 def busy(self: Any, number: int = 0) -> int:
     """One of many."""
     _started(self, number=number)
+    return number
+
+
+@app.task(
+    bind=True,
+    base=SingletonTask,
+    singleton=Singleton(key="key", scope="while_executing", on_conflict="defer"),
+)
+def alone(self: Any, key: str, number: int) -> int:
+    """One at a time."""
+    history().add("started", id=self.request.id, key=key, number=number)
+    time.sleep(0.05)
     return number
 
 

@@ -258,11 +258,37 @@ def test_those_who_wait_for_something_are_woken_in_order(room: Room, frozen: Fro
     for name in "abc":
         park(room, name, "", line="lock", wait=15.0)
         frozen.now += 1
-    assert room.wake("lock", 2) == 2
-    assert ids(look(room)) == ["a", "b"]
+    assert room.wake("lock") == 1
+    first = look(room).releases
+    assert [one.id for one in first] == ["a"]
     assert room.wake("other") == 0
-    frozen.now += 15_000_000
-    assert "c" in ids(look(room)), "also if nobody wakes it"
+    assert room.wake("lock", "c") == 1
+    assert room.wake("lock", "c") == 0
+    assert ids(look(room, first)) == ["c"]
+
+
+def test_all_who_wait_for_a_result_are_woken(room: Room) -> None:
+    """Those behind the first would wait for as long as nobody looks."""
+    for number in range(1_200):
+        park(room, f"{number:04}", "", line="result", wait=15.0)
+    assert room.wake("result", "*") == 1_200
+    assert len(look(room).releases) == 100
+    assert room.length("result") == 0
+
+
+def test_of_a_line_that_nobody_wakes_one_looks_now_and_then(room: Room, frozen: FrozenClock) -> None:
+    """Waiters would wait for ever if a holder vanished; or each of them would cost a look."""
+    for name in "abc":
+        park(room, name, "", line="lock", wait=10.0)
+    frozen.now += 10_000_000
+    (first,) = look(room).releases
+    assert first.id == "a"
+    park(room, "a", "", line="lock", wait=10.0, place=first.place)
+    look(room, [first])
+    frozen.now += 9_000_000
+    assert ids(look(room)) == []
+    frozen.now += 1_000_000
+    assert ids(look(room)) == ["a"], "it has kept its place"
 
 
 def test_a_revoked_entry_leaves_at_once(room: Room, frozen: FrozenClock) -> None:

@@ -163,6 +163,16 @@ def test_an_idempotent_copy_hands_its_ticket_in(
     wait_for(lambda: room_of(limited.app).store.client.zcard("cp:room-tickets:{cp}:orders:") == 0)
 
 
+def test_whoever_waits_for_a_key_is_woken_when_it_is_free(
+    limited: ModuleType, stage: Stage, ready: Worker, wait_for: Any
+) -> None:
+    """Calls with one key would look for their turn again and again, or be passed by those who come later."""
+    calls = [limited.alone.delay("k", number) for number in range(40)]
+    assert [call.get(timeout=60) for call in calls] == list(range(40))
+    assert stage.history.count("event", what="deferred", task=limited.alone.name) < 80
+    wait_for(lambda: parked(limited.app) == 0)
+
+
 def test_no_pump_means_countdowns(
     limited: ModuleType, stage: Stage, worker: StartWorker, wait_for: Any
 ) -> None:

@@ -49,6 +49,10 @@ LONGEST_OUTAGE = 30.0
 """Seconds between two looks for a store that is away."""
 
 
+Woken = Literal["turn", "result"]
+"""For what a call is woken: it may have its turn, which one at a time can, or there is a result for all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a run ended.
@@ -149,11 +153,18 @@ class Guard:
         reason: Refused,
         headers: Mapping[str, Any] | None = None,
         *,
-        is_woken: bool = False,
+        woken: Woken | None = None,
+        countdown: float | None = None,
     ) -> NoReturn:
         """Put the call off; unseen where it is a copy of the task that ``owner`` runs.
 
-        With ``is_woken`` somebody who lets go calls :meth:`wake`; ``delay`` is for when nobody does.
+        Args:
+            owner: Who is in the way, if that is one.
+            delay: Seconds until the next look.
+            reason: Why.
+            headers: What is to be remembered.
+            woken: For what somebody who lets go wakes it; then ``delay`` is for when nobody does.
+            countdown: The delay where there is no waiting room, if it is another one.
 
         Raises:
             celery.exceptions.Retry: Or whatever else ends this delivery.
@@ -162,16 +173,33 @@ class Guard:
             postpone_copy(self.call, delay, reason, policy=self.kind, key=self.key)
         if owner is not None and self.call.request.is_eager and keeper.holds(owner):
             self.refuse(type(reason)(f"{reason}, in this very process, and cannot end", None))
-        spot = parking.Spot(line=self._line) if is_woken else None
-        postpone(self.call, delay, reason, policy=self.kind, key=self.key, headers=headers, spot=spot)
+        postpone(
+            self.call,
+            delay,
+            reason,
+            policy=self.kind,
+            key=self.key,
+            headers=headers,
+            spot=parking.Spot(line=self._line(woken)) if woken else None,
+            countdown=None if countdown is None else lambda: countdown,
+        )
 
-    def wake(self) -> None:
-        """Have the one who has waited longest in the waiting room look at once."""
-        parking.wake(self.call, self._line)
+    def wake(self, who: str = parking.FIRST, *, woken: Woken = "turn") -> None:
+        """Have one who waits in the waiting room look at once: the one who has waited longest, or all."""
+        parking.wake(self.call, self._line(woken), who)
 
     @property
-    def _line(self) -> str:
-        return f"{self.kind}|{self.key}"
+    def was_woken(self) -> bool:
+        """Whether it was woken itself: others may wait behind it of whom nobody knows but the room."""
+        return parking.was_woken(self.call)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the call would wait in the room, where nobody needs to look at short intervals."""
+        return parking.serves(self.call)
+
+    def _line(self, woken: Woken) -> str:
+        return f"{self.kind}{'' if woken == 'turn' else '>'}|{self.key}"
 
     def outcome_of(self, task_id: str | None) -> Outcome | None:
         """How a task ended, as far as that can be known; else the call waits until one can ask."""

@@ -52,8 +52,11 @@ class Room(Protocol):
     def park(self, call: Call, signature: Signature[Any], delay: float, spot: Spot) -> bool:
         """Have a call wait in the room; whether it does."""
 
-    def wake(self, call: Call, line: str) -> None:
-        """Release the first of those who wait in a line."""
+    def serves(self, call: Call) -> bool:
+        """Whether a call that had to wait could do so in the room."""
+
+    def wake(self, call: Call, line: str, who: str) -> None:
+        """Release the first of those who wait in a line, a certain one, or all."""
 
     def hand_in(self, call: Call) -> None:
         """Give back the ticket of a call that ended without having used it."""
@@ -122,10 +125,24 @@ def park(call: Call, signature: Signature[Any], delay: float, spot: Spot | None)
     return _rooms[0].park(call, signature, delay, spot or Spot())
 
 
-def wake(call: Call, line: str) -> None:
-    """Release the first of those who wait in a line, if there is a room."""
+def serves(call: Call) -> bool:
+    """Whether a running call that had to wait could do so in the room."""
+    return bool(_rooms) and not call.request.is_eager and _rooms[0].serves(call)
+
+
+FIRST, ALL = "", "*"
+
+
+def wake(call: Call, line: str, who: str = FIRST) -> None:
+    """Release the first of those who wait in a line, the task of an id, or ``ALL``, if there is a room."""
     if _rooms and not call.request.is_eager:
-        _rooms[0].wake(call, line)
+        _rooms[0].wake(call, line, who)
+
+
+def was_woken(call: Call) -> bool:
+    """Whether a running call comes from a line of the room in which others may wait still."""
+    ticket = ticket_of(call.request)
+    return ticket is not None and not ticket.id
 
 
 def hand_in(call: Call) -> None:

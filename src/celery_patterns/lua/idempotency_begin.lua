@@ -1,6 +1,6 @@
 -- Begin a run, or learn what became of the key before and claim the right to hand that on.
 -- KEYS[1] the record: owner, fence, until; of, the version and fingerprint of the call;
---         and once it ended state, end, attempt
+--         and once it ended state, end, attempt; awaited, while it runs: somebody waits for its end
 -- KEYS[2] the claim of this task id to hand the recorded end on: owner, until
 -- ARGV    owner, of ("1 <fingerprint>"), lease_ms, keep_ms, on_lapsed, attempt, claim_ms
 -- Returns the fence of a run that starts; asking again as the same owner changes nothing
@@ -22,7 +22,10 @@ if r[1] then
   local left = r[3] - ms
   if not r[5] then
     if r[1] == ARGV[1] then return tonumber(r[2]) end
-    if left > 0 then return {'running', r[1], left} end
+    if left > 0 then
+      redis.call('HSET', KEYS[1], 'awaited', 1)
+      return {'running', r[1], left}
+    end
     if ARGV[5] ~= 'rerun' then return {'lapsed', r[1]} end
     lapsed = r[1]
   elseif r[5] == 'failed' and own and tonumber(ARGV[6]) > tonumber(r[7]) then

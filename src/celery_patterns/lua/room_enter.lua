@@ -68,7 +68,7 @@ redis.call('HDEL', entry, 'out', 'tries')
 if line ~= '' then
   redis.call('ZADD', key('room-line', line), whole(score), id)
 end
-if demands ~= '' then
+if line ~= '' then -- one look for all of the line, however many wait there
   local planned = redis.call('ZSCORE', key('room-due'), line)
   if not planned or due < tonumber(planned) then redis.call('ZADD', key('room-due'), whole(due), line) end
   if patience ~= '' then redis.call('ZADD', key('room-time'), whole(now + patience), id) end

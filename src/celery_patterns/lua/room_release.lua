@@ -68,6 +68,10 @@ local function serve(line)
     if not id then return redis.call('ZREM', dues, line) end
     local entry = key('room-entry', id)
     local demands, score = unpack(redis.call('HMGET', entry, 'demands', 'score'))
+    if demands == '' then -- it waits to be woken, and looks now and then, in case nobody could
+      release(id, '')
+      return redis.call('ZADD', dues, whole(now + 15000000), line)
+    end
     local buckets = demands and look(cjson.decode(demands), now)
     if not buckets then
       redis.call('ZREM', queue, id)

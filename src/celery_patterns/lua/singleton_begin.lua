@@ -71,7 +71,10 @@ if owner then
       redis.call('HSET', KEYS[1], 'next', next_is)
       if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[9]) then redis.call('PEXPIRE', KEYS[1], ARGV[9]) end
     end
-    if turn < 2 then return {'held', owner, left, turn} end
+    if turn < 2 then
+      redis.call('HSET', KEYS[1], 'awaited', 1)
+      return {'held', owner, left, turn}
+    end
   end
   if next_id == id then redis.call('HDEL', KEYS[1], 'next') end
   lapsed = left <= 0 and not queued and owner

@@ -6,8 +6,10 @@
 --         grace_ms: how long this delivery may still be running,
 --         queued_ms ('' for free): how long the task is queued, unless it has ended meanwhile,
 --         replay: which one has ended, if not the first life of the task
--- Returns 1, also when it was given up before; {"lost", owner} when another holds the lock.
-local r = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'next')
+-- Returns 1, also when it was given up before; 2 if somebody waits for it; {"next", id} if that one has it now
+--         {"lost", owner} when another holds the lock
+local r = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'next', 'awaited')
+local given = r[4] and 2 or 1
 local owner, any = r[1], ARGV[2] == ''
 local remember = ARGV[3] ~= '0'
 if not (owner == ARGV[1] and r[2] == ARGV[2]) or r[3] or ARGV[4] then
@@ -35,14 +37,14 @@ if not (owner == ARGV[1] and r[2] == ARGV[2]) or r[3] or ARGV[4] then
   if grace > 0 then
     redis.call('HSET', KEYS[1], 'until', string.format('%.0f', ms + grace))
     redis.call('PEXPIRE', KEYS[1], math.max(grace, next_left))
-    return 1
+    return given
   elseif next_left > 0 then
     redis.call('HSET', KEYS[1], 'owner', next_id .. '/', 'until', next_until)
     redis.call('HDEL', KEYS[1], 'next')
-    return 1
+    return {'next', next_id}
   end
 elseif remember then
   redis.call('PSETEX', KEYS[2], ARGV[3], 'ended 0')
 end
 redis.call('DEL', KEYS[1])
-return 1
+return given

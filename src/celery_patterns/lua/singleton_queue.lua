@@ -1,6 +1,6 @@
 -- Take the lock for a call that is about to be published, or learn who has it.
 -- KEYS[1] the lock: owner, fence, until; of, the version and who took it; at, when the newest arrived (us);
---         next, "<until> <at> <task id>": whose turn comes after the owner's
+--         next, "<until> <at> <task id>": whose turn comes after the owner's; awaited: somebody waits
 -- KEYS[2] the marker of this task id: "ended <replay>" or "replaced <task id>"; publishing begins a new life
 -- ARGV    id, queued_ms, on_conflict, of ("1 <host>"), remember_ms
 -- Returns at: the lock, or the turn after the holder's, is this call's since then

@@ -74,11 +74,15 @@ class WaitingRoom:
             logger.warning("Cannot park %s[%s]: %s; it waits as a countdown", call.name, call.id, error)
         return bool(parked)
 
-    def wake(self, call: Call, line: str) -> None:
-        """Release the first of those who wait in a line."""
+    def serves(self, call: Call) -> bool:
+        """Whether a call could wait here now."""
+        return has_pump(call.app)
+
+    def wake(self, call: Call, line: str, who: str) -> None:
+        """Release the first of those who wait in a line, a certain one, or all."""
         if is_on(call.app):
             try:
-                room_of(call.app).wake(line)
+                room_of(call.app).wake(line, who)
             except StoreUnavailable as error:
                 logger.warning("Cannot wake who waits for %s: %s; it looks by itself", line, error)
 

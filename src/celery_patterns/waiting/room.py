@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from celery_patterns.core.parking import ALL, FIRST
 from celery_patterns.core.script import Script
 from celery_patterns.errors import StoreVersionError
 
@@ -27,6 +28,9 @@ _release = Script("room_release", after=_SHARED)
 _return = Script("room_return", after=_SHARED)
 _wake = Script("room_wake", after=_SHARED)
 _cancel = Script("room_cancel", after=_SHARED)
+
+_AT_ONCE = 1_000
+"""How many are woken by one script, at most."""
 
 LEAD = 3.0
 """Seconds for which a pump leads without a sign of life."""
@@ -234,13 +238,21 @@ class Room:
         """
         _return(self.store, [self.root], [ticket, *(part for limit in limits for part in limit)])
 
-    def wake(self, line: str, count: int = 1) -> int:
-        """Release the first of those who wait for something that has come free.
+    def wake(self, line: str, who: str = FIRST) -> int:
+        """Release who waits for something that has come free; how many did.
+
+        Args:
+            line: For what they wait.
+            who: The id of a task, ``""`` for the first, or ``"*"`` for all.
 
         Raises:
-            StoreUnavailable: Then they are released when their time has come.
+            StoreUnavailable: Then they look when their time has come.
         """
-        return int(_wake(self.store, [self.root], [line, count]))
+        woken = count = int(_wake(self.store, [self.root], [line, who]))
+        while who == ALL and count == _AT_ONCE:
+            count = int(_wake(self.store, [self.root], [line, who]))
+            woken += count
+        return woken
 
     def wake_all(self) -> None:
         """Look at every line anew: limits have changed.

@@ -221,7 +221,7 @@ def test_a_lapsed_run_is_rerun_with_a_higher_fence(
     lapsed = patterns_events.of("lapsed", task)[0]
     assert lapsed.detail["holder"] == "other-id"
     assert lapsed.detail["fence"] > begun.fence
-    assert record.complete(begun.fence, b'application/json utf-8\n"late"', 1_000) is not None
+    assert record.complete(begun.fence, b'application/json utf-8\n"late"', 1_000).successor
     assert task.apply(("A",)).get() == mine
 
 

@@ -20,6 +20,8 @@ SHORTEST_POLL = 0.2
 """Seconds until the first look of a call that waits."""
 NEAR_POLL, FAR_POLL = 1.0, 15.0
 """Seconds between two looks of a call whose turn is next, and of one that is further behind."""
+PARKED_POLL = 60.0
+"""For how long a call that is woken keeps its place in the line without a look."""
 
 
 class Delivery:
@@ -81,16 +83,25 @@ class Delivery:
 
     def _acquire(self, *, again: bool) -> Answer:
         waits = self.policy.on_conflict == "defer" or self._must_wait
+        near, far = (PARKED_POLL, PARKED_POLL) if waits and self.guard.has_room else (self._near, self._far)
         try:
             return self.places.acquire(
                 self.call.owner,
                 again=again,
                 waited=waited(self.call),
-                near=backoff(self.call, NEAR_POLL, SHORTEST_POLL) if waits else 0.0,
-                far=backoff(self.call, FAR_POLL, SHORTEST_POLL) if waits else 0.0,
+                near=near if waits else 0.0,
+                far=far if waits else 0.0,
             )
         except StoreUnavailable as error:
             self.guard.out_of_reach(error)
+
+    @property
+    def _near(self) -> float:
+        return backoff(self.call, NEAR_POLL, SHORTEST_POLL)
+
+    @property
+    def _far(self) -> float:
+        return backoff(self.call, FAR_POLL, SHORTEST_POLL)
 
     @property
     def _must_wait(self) -> bool:
@@ -113,7 +124,7 @@ class Delivery:
     def _end(self, lease: Lease, ending: Ending) -> str | None:
         """Give the place back; something true if it was given to another meanwhile."""
         back = self.places.give_back(lease.owner, lease.fence, ended=ending.is_end, replay=self.call.replay)
-        if back.awaited:
+        if back.awaited or self.guard.was_woken:
             self.guard.wake()
         return None if back.kept else "another/"
 
@@ -124,7 +135,7 @@ class Delivery:
     def _full(self, full: Full) -> None:
         reason = self._reason(f"is reached, with {full.ahead} ahead", full.wait)
         if full.wait:
-            self.guard.wait(None, full.wait, reason, is_woken=True)
+            self.guard.wait(None, min(full.wait, self._far), reason, woken="turn")
         if self.policy.on_conflict == "raise":
             self.guard.refuse(reason)
         self.guard.tell("skipped", ahead=full.ahead)

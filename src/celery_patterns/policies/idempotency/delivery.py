@@ -31,6 +31,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery_patterns.core.copies import EndedBefore
 from celery_patterns.core.guard import Guard
 from celery_patterns.core.lease import Lease, keeper, lapse, task_id_of
+from celery_patterns.core.parking import ALL, FIRST
 from celery_patterns.core.postpone import postpone, redelivery_timeout
 from celery_patterns.core.store import store_of, tag
 from celery_patterns.core.waits import backoff
@@ -39,6 +40,7 @@ from celery_patterns.policies.idempotency.record import (
     KIND,
     Claimed,
     Ended,
+    Finished,
     Lapsed,
     Record,
     Reused,
@@ -123,6 +125,7 @@ class Delivery:
         try:
             for key in (self.record.key, self.record.claim_key):
                 lapse(self.record.store, key, self.record.owner, grace)
+            self.guard.wake()
         except StoreUnavailable as error:
             self.guard.store_error("lost", "its lease runs out by itself", error)
 
@@ -159,10 +162,11 @@ class Delivery:
         """Record the result. The effect has happened, so what fails here does not fail the task."""
 
         def report() -> str | None:
-            lost = self.record.complete(lease.fence, end, self.ttl)
-            if lost:
-                self.guard.tell("superseded", by=task_id_of(lost.owner), fence=lease.fence)
-            return lost.owner if lost else None
+            finished = self.record.complete(lease.fence, end, self.ttl)
+            if finished.successor:
+                self.guard.tell("superseded", by=task_id_of(finished.successor), fence=lease.fence)
+            self._wake(finished, ALL)
+            return finished.successor
 
         try:
             successor = report()
@@ -193,15 +197,20 @@ class Delivery:
 
         def report() -> None:
             if self.policy.cache_errors and _is_final(error):
-                self.record.fail(lease.fence, pack_error(self.call, error), self.ttl)
+                self._wake(self.record.fail(lease.fence, pack_error(self.call, error), self.ttl), ALL)
             else:
-                self.record.release(lease.fence)
+                self._wake(self.record.release(lease.fence), FIRST)
 
         try:
             report()
         except StoreUnavailable as trouble:
             self.guard.store_error("release", "trying again until its lease ends", trouble)
             keeper.finish(lease, report, lambda: None)
+
+    def _wake(self, finished: Finished, who: str) -> None:
+        """Have duplicates look that wait in the room: all, for the result, or the first, to run instead."""
+        if finished.awaited or self.guard.was_woken:
+            self.guard.wake(who)
 
     # --- the key has ended before
 
@@ -258,7 +267,7 @@ class Delivery:
         )
 
     def _wait(self, owner: str, delay: float, what: str) -> NoReturn:
-        self.guard.wait(owner, delay, self._reason(owner, what, delay))
+        self.guard.wait(owner, delay, self._reason(owner, what, delay), woken="turn")
 
     def _reason(self, owner: str, what: str, retry_after: float | None) -> IdempotencyInProgress:
         return IdempotencyInProgress(f"key {self.key}: {task_id_of(owner)} {what}", retry_after)

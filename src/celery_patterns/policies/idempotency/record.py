@@ -86,11 +86,17 @@ class Claimed:
     left: float
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Another run holds the key by now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A run was recorded, or forgotten.
 
-    owner: str
+    Args:
+        successor: The run that holds the key by now, if it is another; then nothing was recorded.
+        awaited: Whether anybody waits for it.
+    """
+
+    successor: str | None = None
+    awaited: bool = False
 
 
 Beginning = Started | Running | Lapsed | Reused | Ended | Claimed
@@ -167,29 +173,31 @@ class Record:
             f"{self.key} was written by a newer version of celery-patterns: {first!r} (this reads {VERSION})"
         )
 
-    def complete(self, fence: int, end: bytes, ttl: float) -> Lost | None:
-        """Record the result; ``Lost`` where another run holds the key by now.
+    def complete(self, fence: int, end: bytes, ttl: float) -> Finished:
+        """Record the result, unless another run holds the key by now.
 
         Raises:
             StoreUnavailable: It may or may not be recorded; asking again is safe.
         """
         return self._finish(fence, "completed", end, ttl)
 
-    def fail(self, fence: int, end: bytes, ttl: float) -> Lost | None:
+    def fail(self, fence: int, end: bytes, ttl: float) -> Finished:
         """Record the error, as :meth:`complete` does the result."""
         return self._finish(fence, "failed", end, ttl)
 
-    def release(self, fence: int) -> Lost | None:
+    def release(self, fence: int) -> Finished:
         """Forget the run: it had no effect that counts."""
         return self._finish(fence, "absent", b"", 0)
 
-    def _finish(self, fence: int, state: str, end: bytes, ttl: float) -> Lost | None:
+    def _finish(self, fence: int, state: str, end: bytes, ttl: float) -> Finished:
         answer = _end(
             self.store,
             (self.key,),
             (self.owner, fence, state, _ms(ttl), f"{VERSION} {self.fingerprint}", self.attempt, end),
         )
-        return None if answer == 1 else Lost(answer[1].decode())
+        if isinstance(answer, int):
+            return Finished(awaited=answer > 1)
+        return Finished(successor=answer[1].decode())
 
 
 def record_key(store: Store, name: str, key: str) -> str:

@@ -25,6 +25,7 @@ from celery import states
 from celery_patterns.core.guard import PATIENCE, Ending, Guard, ending_of
 from celery_patterns.core.lease import Lease, task_id_of
 from celery_patterns.core.outcome import Outcome, keeps_results
+from celery_patterns.core.parking import ALL
 from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.waits import backoff, waited
 from celery_patterns.errors import SingletonConflict, StoreUnavailable
@@ -33,6 +34,7 @@ from celery_patterns.policies.singleton.lock import (
     KIND,
     Beginning,
     Ended,
+    GivenBack,
     Held,
     Lock,
     Moved,
@@ -49,6 +51,8 @@ SHORTEST_POLL, LONGEST_POLL = 0.2, 15.0
 """Seconds between two looks of a call that waits."""
 TURN_POLL = 1.0
 """Seconds between two looks of the call whose turn is next."""
+PARKED_POLL = 60.0
+"""For how long a call that is woken keeps its turn without a look."""
 TURN_SLACK = 5.0
 """Seconds past the time of its next look for which a turn is kept."""
 
@@ -116,14 +120,18 @@ class Delivery:
             if ending.kind == "again":
                 self.lock.hand_back(owner, None, self.queued_ttl + ending.delay)
             elif ending.kind == "done":
-                self.lock.release(owner, None, ended=True, replay=self.call.replay)
+                self._wake(self.lock.give_back(owner, None, ended=True, replay=self.call.replay))
         except StoreUnavailable as error:
             self.guard.store_error("release", "what it holds ends by itself", error)
 
     def failed(self) -> None:
         """The call will not run again: let go of what it holds, in the queue or as this delivery."""
         try:
-            self.lock.release(self.call.owner, None, ended=True, replay=self.call.replay, grace=KILL_GRACE)
+            self._wake(
+                self.lock.give_back(
+                    self.call.owner, None, ended=True, replay=self.call.replay, grace=KILL_GRACE
+                )
+            )
         except StoreUnavailable as error:
             self.guard.store_error("failed", "what it holds ends by itself", error)
 
@@ -132,6 +140,7 @@ class Delivery:
         try:
             if grace or self.policy.scope == "while_executing":
                 self.lock.lapse(self.call.owner, grace)
+                self.guard.wake()
             else:
                 self.lock.hand_back(self.call.owner, None, self.queued_ttl)
         except StoreUnavailable as error:
@@ -147,7 +156,7 @@ class Delivery:
                 again=again,
                 at=self.call.headers.get(AT_HEADER),
                 waited=waited(self.call),
-                turn=self._turn_poll + TURN_SLACK if self.policy.on_conflict == "defer" else self.queued_ttl,
+                turn=self._turn_kept if self.policy.on_conflict == "defer" else self.queued_ttl,
             )
         except StoreUnavailable as error:
             self.guard.out_of_reach(error)
@@ -176,7 +185,7 @@ class Delivery:
             self.guard.give_back(
                 lease,
                 Ending("done"),
-                lambda _: self.lock.release(self.call.owner, lease.fence, ended=False),
+                lambda _: self._give_back(lease, ended=False),
             )
 
     def _end(self, lease: Lease, ending: Ending) -> str | None:
@@ -186,7 +195,21 @@ class Delivery:
         comes_again = ending.kind == "again" and not self.call.request.is_eager
         if comes_again and self.policy.scope != "while_executing":
             return self.lock.hand_back(lease.owner, lease.fence, self.queued_ttl + ending.delay)
-        return self.lock.release(lease.owner, lease.fence, ended=ending.is_end, replay=self.call.replay)
+        return self._give_back(lease, ended=ending.is_end)
+
+    def _give_back(self, lease: Lease, *, ended: bool) -> str | None:
+        back = self.lock.give_back(lease.owner, lease.fence, ended=ended, replay=self.call.replay)
+        self._wake(back)
+        return back.successor
+
+    def _wake(self, back: GivenBack) -> None:
+        """Have who waits in the room look at once: whose turn is next, and all who wait for this result."""
+        if back.next:
+            self.guard.wake(back.next)
+        elif back.awaited or self.guard.was_woken:
+            self.guard.wake()
+        if back.awaited and self.policy.scope != "until_executing":
+            self.guard.wake(ALL, woken="result")
 
     # --- the lock is another's
 
@@ -209,7 +232,14 @@ class Delivery:
         headers: dict[str, str] | None = None
         if follow and self.policy.scope != "until_executing":
             headers = following(self.call, follow)
-        self.guard.wait(held.owner, min(held.left + 0.01, longest), self._reason(held), headers)
+        self.guard.wait(
+            held.owner,
+            min(held.left + 0.01, backoff(self.call, LONGEST_POLL, SHORTEST_POLL)),
+            self._reason(held),
+            headers,
+            woken="result" if headers else "turn",
+            countdown=min(held.left + 0.01, longest),
+        )
 
     def _skip(self, holder: str) -> None:
         self.guard.tell("skipped", holder=holder)
@@ -219,6 +249,10 @@ class Delivery:
 
     def _handing_on(self, task_id: str | None) -> SingletonConflict:
         return SingletonConflict(f"key {self.guard.key}: {task_id} is handing its result on")
+
+    @property
+    def _turn_kept(self) -> float:
+        return (PARKED_POLL if self.guard.has_room else self._turn_poll) + TURN_SLACK
 
     @property
     def _turn_poll(self) -> float:

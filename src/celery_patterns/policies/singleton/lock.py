@@ -104,6 +104,21 @@ class Moved:
 Beginning = Started | Held | Ended | Replaced | Over | Moved
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenBack:
+    """A lock was given up.
+
+    Args:
+        successor: The owner that had taken it over before, if one had.
+        next: The task whose it is now, if its turn was next.
+        awaited: Whether anybody may wait for it.
+    """
+
+    successor: str | None = None
+    next: str | None = None
+    awaited: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class Lock:
     """One key's lock, as one policy sees it. All durations in seconds.
@@ -208,7 +223,13 @@ class Lock:
     def release(
         self, owner: str, fence: int | None, *, ended: bool, replay: int = 0, grace: float = 0.0
     ) -> str | None:
-        """Give it up; returns the owner that has taken it over, if one has.
+        """As :meth:`give_back`; returns the owner that has taken it over, if one has."""
+        return self.give_back(owner, fence, ended=ended, replay=replay, grace=grace).successor
+
+    def give_back(
+        self, owner: str, fence: int | None, *, ended: bool, replay: int = 0, grace: float = 0.0
+    ) -> GivenBack:
+        """Give it up.
 
         Args:
             owner: The delivery.
@@ -230,7 +251,7 @@ class Lock:
         Raises:
             StoreUnavailable: Asking again is safe.
         """
-        return self._end(owner, fence, (0, 0, _ms(queued)))
+        return self._end(owner, fence, (0, 0, _ms(queued))).successor
 
     def lapse(self, owner: str, grace: float) -> None:
         """End the lease of a delivery whose process is gone, ``grace`` seconds from now at the latest.
@@ -240,13 +261,16 @@ class Lock:
         """
         lapse(self.store, self.key, owner, grace)
 
-    def _end(self, owner: str, fence: int | None, times: tuple[int | str, ...]) -> str | None:
+    def _end(self, owner: str, fence: int | None, times: tuple[int | str, ...]) -> GivenBack:
         answer = _end(
             self.store,
             (self.key, f"{self.key}:ended:{task_id_of(owner)}"),
             (owner, "" if fence is None else fence, *times),
         )
-        return None if answer == 1 else answer[1].decode()
+        if isinstance(answer, int):
+            return GivenBack(awaited=answer > 1)
+        word, who = answer[0], answer[1].decode()
+        return GivenBack(next=who, awaited=True) if word == b"next" else GivenBack(successor=who)
 
     def marker(self, task_id: str) -> str:
         """The key in Redis that says that a task is through with it."""
