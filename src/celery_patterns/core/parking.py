@@ -22,6 +22,8 @@ HOME_HEADER = "cp-home"
 """Set by a release: where the message was meant to go, an exchange and a routing key on two lines."""
 REVOKED_HEADER = "cp-revoked"
 """Set by a release: the call was revoked while it waited."""
+ENTRY_HEADER = "cp-entry"
+"""Set where nobody knows whether a call is parked as well: the nonce of its entry, to take that back."""
 OF_A_RELEASE = (TICKET_HEADER, HOME_HEADER, REVOKED_HEADER)
 
 SHORTEST = 1.0
@@ -60,6 +62,9 @@ class Room(Protocol):
 
     def hand_in(self, call: Call) -> None:
         """Give back the ticket of a call that ended without having used it."""
+
+    def withdraw(self, call: Call, nonce: str) -> bool:
+        """Take back what may have been parked beside this very delivery; whether that is settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,13 @@ def was_woken(call: Call) -> bool:
     """Whether a running call comes from a line of the room in which others may wait still."""
     ticket = ticket_of(call.request)
     return ticket is not None and not ticket.id
+
+
+def withdraw(call: Call) -> None:
+    """Take back what may have been parked when this message was published: it would run twice."""
+    nonce = call.headers.get(ENTRY_HEADER)
+    if nonce and _rooms and _rooms[0].withdraw(call, nonce):
+        call.request.headers.pop(ENTRY_HEADER)
 
 
 def hand_in(call: Call) -> None:

@@ -286,8 +286,12 @@ def _send_on(call: Call, reason: Exception, again: _Comeback) -> float:
         count_one(call, headers, again.waits)
     if not again.unseen:
         show_retry(call, reason)
-    if parking.park(call, _again(call, None, dict(headers), again.more_retries), again.delay, again.spot):
+    parked = _again(call, None, dict(headers), again.more_retries)
+    if parking.park(call, parked, again.delay, again.spot):
         return again.delay
+    entry = (parked.options.get("headers") or {}).get(parking.ENTRY_HEADER)
+    if entry:  # it may be parked all the same
+        headers[parking.ENTRY_HEADER] = entry
     delay, cap = again.soonest(), longest_wait(call.app)
     if delay > cap:
         headers[WAKE_HEADER] = time.time() + delay

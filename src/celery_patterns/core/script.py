@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from redis.cluster import RedisCluster
 from redis.exceptions import NoScriptError
 
 from celery_patterns.core.store import FAILURES
@@ -82,3 +83,30 @@ class Script:
         except FAILURES as error:
             store.report(error)
             raise
+
+    def each(
+        self, store: Store, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]]
+    ) -> list[Any]:
+        """Run it once for each pair of keys and arguments; in two round trips, but for a cluster.
+
+        Raises:
+            StoreUnavailable: Nobody knows which of them have run.
+        """
+        answers = [self(store, *one) for one in calls[:1]]  # from here on the server knows the script
+        rest = calls[1:]
+        if isinstance(store.client, RedisCluster):  # its pipelines take no EVALSHA
+            return answers + [self(store, *one) for one in rest]
+        with store.reporting():
+            pipe = store.client.pipeline(transaction=False)
+            for keys, args in rest:
+                pipe.execute_command("EVALSHA", self._shas[store.clock_key], len(keys), *keys, *args)
+            found = pipe.execute(raise_on_error=False) if rest else []
+        for one, answer in zip(rest, found, strict=True):
+            if isinstance(answer, NoScriptError):
+                answers.append(self(store, *one))
+                continue
+            if isinstance(answer, Exception):
+                store.report(answer)
+                raise answer
+            answers.append(answer)
+        return answers

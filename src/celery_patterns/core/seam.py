@@ -110,6 +110,7 @@ class Seam:
             setattr(request, NONCE_HEADER, new_nonce())
         parking.take_ticket(request)
         call = Call(seam=self, args=args, kwargs=kwargs, request=request)
+        parking.withdraw(call)
         wait = still_waiting(call)
         if wait > 0:
             hop(call, wait)

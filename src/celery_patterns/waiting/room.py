@@ -7,8 +7,8 @@ its line in one script.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from celery_patterns.core.parking import ALL, FIRST
 from celery_patterns.core.script import Script
@@ -28,6 +28,7 @@ _release = Script("room_release", after=_SHARED)
 _return = Script("room_return", after=_SHARED)
 _wake = Script("room_wake", after=_SHARED)
 _cancel = Script("room_cancel", after=_SHARED)
+_withdraw = Script("room_withdraw", after=_SHARED)
 
 _AT_ONCE = 1_000
 """How many are woken by one script, at most."""
@@ -111,6 +112,53 @@ class Turn:
     broker: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Who comes in.
+
+    Args:
+        parcel: The message.
+        id: The task id.
+        spot: Where to wait.
+        wait: Seconds, where it waits for a time.
+        place: Its old place, if it had one.
+        rank: By its priority; 0 goes first.
+        attempt: Of the task; a later one replaces an earlier one that still waits.
+        gate: Whether it could be published instead.
+        nonce: By it an entry that comes in again is known, as one does whose answer was lost.
+    """
+
+    parcel: Parcel
+    id: str
+    spot: Spot
+    wait: float | None = None
+    place: str = ""
+    rank: int = 0
+    attempt: int = 0
+    gate: bool = False
+    nonce: str = field(default_factory=lambda: os.urandom(8).hex())
+
+    def args(self, broker: str) -> list[str | bytes | int]:
+        """As the script reads it."""
+        spot = self.spot
+        return [
+            "gate" if self.gate else "park",
+            broker,
+            self.id,
+            self.nonce,
+            self.attempt,
+            self.place,
+            self.rank,
+            spot.demands,
+            spot.line,
+            "" if self.wait is None else _us(self.wait),
+            "" if spot.patience is None else _us(spot.patience),
+            spot.turn,
+            self.parcel.head(),
+            self.parcel.body,
+        ]
+
+
 class Room:
     """The room in one store.
 
@@ -147,59 +195,29 @@ class Room:
             f"limits {demands}: a bucket was written by a newer version of celery-patterns"
         )
 
-    def enter(
-        self,
-        parcel: Parcel,
-        *,
-        id: str,  # noqa: A002 - what it is
-        spot: Spot,
-        wait: float | None = None,
-        place: str = "",
-        rank: int = 0,
-        attempt: int = 0,
-        gate: bool = False,
-    ) -> Ticket | Parked | None:
-        """Come in: with ``gate`` a ticket at once, if there is room for one; else a place to wait in.
+    def enter(self, parcel: Parcel, **how: Any) -> Ticket | Parked | None:
+        """As :meth:`enter_all`, for one; ``how`` are the other fields of its :class:`Entry`."""
+        return self.enter_all([Entry(parcel=parcel, **how)])[0]
 
-        Args:
-            parcel: The message.
-            id: The task id.
-            spot: Where to wait.
-            wait: Seconds, where it waits for a time.
-            place: Its old place, if it had one.
-            rank: By its priority; 0 goes first.
-            attempt: Of the task; a later one replaces an earlier one that still waits.
-            gate: Whether it could be published instead.
+    def enter_all(self, entries: Sequence[Entry]) -> list[Ticket | Parked | None]:
+        """Come in: at the gate with a ticket at once, if there is room for one; else to a place to wait in.
 
         Returns:
-            ``None`` where no pump of its broker lives: nobody would ever release it.
+            For each; ``None`` where no pump of its broker lives: nobody would ever release it.
 
         Raises:
-            StoreUnavailable: Nobody knows whether it is in.
+            StoreUnavailable: Nobody knows which of them are in. Entering again is safe.
         """
-        args: list[str | bytes | int] = [
-            "gate" if gate else "park",
-            self.broker,
-            id,
-            os.urandom(8).hex(),
-            attempt,
-            place,
-            rank,
-            spot.demands,
-            spot.line,
-            "" if wait is None else _us(wait),
-            "" if spot.patience is None else _us(spot.patience),
-            spot.turn,
-            parcel.head(),
-            parcel.body,
-        ]
-        answer = _enter(self.store, [self.root], args)
-        match answer[0]:
-            case b"ticket":
-                return Ticket(answer[1].decode())
-            case b"parked":
-                return Parked(answer[3].decode(), answer[1], answer[2] / 1e6)
-        return None
+        answers = _enter.each(self.store, [([self.root], one.args(self.broker)) for one in entries])
+        return [_entered(answer) for answer in answers]
+
+    def withdraw(self, task_id: str, nonce: str) -> bool:
+        """Take an entry back that is on its way otherwise; whether it waited.
+
+        Raises:
+            StoreUnavailable: Nobody knows.
+        """
+        return bool(_withdraw(self.store, [self.root], [task_id, nonce]))
 
     def release(self, pump: str, confirmed: Iterable[Release], most: int) -> Turn:
         """What ``pump`` is to publish now, if it leads.
@@ -300,6 +318,15 @@ class Room:
             StoreUnavailable: Nobody knows.
         """
         return int(_cancel(self.store, [self.root], list(ids))) if ids else 0
+
+
+def _entered(answer: Any) -> Ticket | Parked | None:
+    match answer[0]:
+        case b"ticket":
+            return Ticket(answer[1].decode())
+        case b"parked":
+            return Parked(answer[3].decode(), answer[1], answer[2] / 1e6)
+    return None
 
 
 def _release_of(  # noqa: PLR0917 - as the script answers

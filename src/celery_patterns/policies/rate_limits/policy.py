@@ -20,7 +20,7 @@ from celery_patterns.policies.rate_limits.buckets import KIND, Bucket, Demand
 from celery_patterns.policies.rate_limits.look import Look, look_at
 from celery_patterns.policies.rate_limits.rate import Rate
 from celery_patterns.policies.rate_limits.start import Start, spot_of
-from celery_patterns.waiting.parking import through_gate
+from celery_patterns.waiting.gate import through_gate
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult
