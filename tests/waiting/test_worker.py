@@ -133,7 +133,7 @@ def test_a_revoked_task_never_runs_and_its_chord_learns_of_it(
     wait_for(lambda: part.state == "REVOKED", timeout=20)
     wait_for(lambda: body.state == "FAILURE", timeout=20)
     assert stage.history.count("started", number=1) == 0
-    assert parked(limited.app) == 0
+    wait_for(lambda: parked(limited.app) == 0)
 
 
 def test_an_expired_task_never_runs(limited: ModuleType, stage: Stage, ready: Worker, wait_for: Any) -> None:
@@ -142,7 +142,7 @@ def test_an_expired_task_never_runs(limited: ModuleType, stage: Stage, ready: Wo
     late = limited.slow.apply_async((1,), expires=1.5)
     wait_for(lambda: late.state == "REVOKED", timeout=20)
     assert stage.history.count("started", number=1) == 0
-    assert parked(limited.app) == 0
+    wait_for(lambda: parked(limited.app) == 0)
 
 
 def test_canvas_waits_as_well(limited: ModuleType, ready: Worker) -> None:
