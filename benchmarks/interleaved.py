@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 def pinned_server() -> Iterator[str]:
     """The URL of a fresh Valkey that shares one core with this process."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    with server() as url:
+        yield url
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """The URL of a fresh Valkey."""
     with tempfile.TemporaryDirectory() as folder:
         socket = Path(folder) / "valkey.sock"
         command = [

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,18 @@ def note(value: Any, label: str) -> None:
     history().add("note", label=label)
 
 
-_complete, _mark_as_done = Record.complete, Backend.mark_as_done
+_completing, _mark_as_done = Record.completing, Backend.mark_as_done
 
 
 def _complete_and_die(self: Record, fence: int, end: bytes, ttl: float) -> Any:
-    lost = _complete(self, fence, end, ttl)
-    if b'"after record"' in end:
-        _die_once(end.split(b'"flag": "')[1].split(b'"')[0].decode())
-    return lost
+    ask = _completing(self, fence, end, ttl)
+
+    def understand(answer: Any) -> Any:
+        if b'"after record"' in end:
+            _die_once(end.split(b'"flag": "')[1].split(b'"')[0].decode())
+        return ask.understand(answer)
+
+    return replace(ask, understand=understand)
 
 
 def _die_and_mark(self: Any, task_id: str, result: Any, *args: Any, **kwargs: Any) -> None:
@@ -55,5 +60,5 @@ def _die_and_mark(self: Any, task_id: str, result: Any, *args: Any, **kwargs: An
         _die_once(result["flag"])
 
 
-Record.complete = _complete_and_die  # type: ignore[method-assign]
+Record.completing = _complete_and_die  # type: ignore[method-assign]
 Backend.mark_as_done = _die_and_mark  # type: ignore[method-assign]

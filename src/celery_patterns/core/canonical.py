@@ -50,12 +50,16 @@ def canonical_text(value: Any, exotic: Exotic = refuse) -> str:
         NotCanonical: From the default ``exotic``.
     """
     tree = _plain(value, exotic)
-    text = json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = _encode(tree)
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate: escape it, and with it everything else
         return json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return text
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+"""Made once: ``json.dumps`` makes an encoder for each call."""
 
 
 def digest(text: str) -> str:

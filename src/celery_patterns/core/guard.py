@@ -28,7 +28,9 @@ from celery_patterns.core import parking
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.lease import Lease, keeper, task_id_of
 from celery_patterns.core.outcome import Outcome, acknowledge_copy, is_counted, keeps_results, outcome_of
+from celery_patterns.core.partings import Parting, part
 from celery_patterns.core.postpone import EagerWait, postpone, postpone_copy
+from celery_patterns.core.store import store_of
 from celery_patterns.core.timing import seconds_from_now
 from celery_patterns.core.waits import backoff
 from celery_patterns.errors import PatternsError, Refused, StoreUnavailable
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_patterns.core.policy import Call, Run
+    from celery_patterns.core.script import Ask
     from celery_patterns.core.store import Store
 
 logger = logging.getLogger("celery_patterns")
@@ -100,33 +103,54 @@ class Guard:
     key: str
     on_store_error: str
 
-    def run(self, lease: Lease, proceed: Run, end: Callable[[Ending], str | None]) -> Any:
+    def run(
+        self, lease: Lease, proceed: Run, end: Callable[[Ending], Ask[str | None] | None], marker: str
+    ) -> Any:
         """Run the body under ``lease``, which is held until it is known what becomes of the run.
 
         Args:
             lease: It is renewed meanwhile.
             proceed: The rest of the onion.
-            end: Gives the lease back; returns the owner that has taken it over, if one has.
+            end: Gives the lease back, unless it was given back before; its answer is the owner that has
+                taken it over, if one has.
+            marker: The key that says that the task has ended, if it has.
         """
-        app = self.call.app
+
+        def leave(outcome: BaseException | None) -> None:
+            ask = end(ending_of(self.call.app, outcome))
+            if ask is not None:
+                back = (lambda: self._forget(marker)) if outcome is None else None
+                self.call.partings.append(self._giving_back(lease, ask, back))
+
         keeper.hold(lease)
-        self.call.at_exit.append(lambda outcome: self.give_back(lease, ending_of(app, outcome), end))
+        self.call.at_exit.append(leave)
         return proceed(self.call)
 
-    def give_back(self, lease: Lease, ending: Ending, end: Callable[[Ending], str | None]) -> None:
-        """End a run. The task has had its effect, so what fails here does not fail it."""
+    def give_back(self, lease: Lease, ask: Ask[str | None]) -> None:
+        """Give the lease back here and now. What fails does not fail the task."""
+        part([self._giving_back(lease, ask)])
 
-        def report() -> None:
-            successor = end(ending)
+    def _giving_back(
+        self, lease: Lease, ask: Ask[str | None], taken_back: Callable[[], None] | None = None
+    ) -> Parting:
+        def told(successor: str | None) -> None:
             if successor:
                 self.tell("superseded", by=task_id_of(successor), fence=lease.fence)
 
-        keeper.drop(lease)
-        try:
-            report()
-        except StoreUnavailable as error:
+        def unheard(error: StoreUnavailable) -> None:
             self.store_error("release", "trying again until its lease ends", error)
-            keeper.finish(lease, report, lambda: None)
+            keeper.finish(lease, lambda: told(ask.now()), lambda: None)
+
+        return Parting(ask, told, unheard, lease, taken_back)
+
+    def _forget(self, marker: str) -> None:
+        """The task has not ended after all."""
+        store = store_of(self.call.app)
+        try:
+            with store.reporting():
+                store.client.delete(marker)
+        except StoreUnavailable as error:
+            self.store_error("release", "its next delivery is taken for a copy at first", error)
 
     def begin_anew(self, store: Store, marker: str) -> None:
         """Somebody publishes the call under an id of his choice: what ended under it before is history.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult
 
     from celery_patterns.core.keys import KeyMaker
+    from celery_patterns.core.partings import Parting
     from celery_patterns.core.seam import Seam
 
 NONCE_HEADER = "cp-delivery"
@@ -47,6 +48,8 @@ class Call:
         at_start: Called, in order, when all policies have let the call through and its body begins.
         at_exit: Called, the last one first, when the outermost policy has been left, with what left
             it: an exception, or ``None`` for a result. Only there one knows whether that is final.
+        partings: What policies tell the store when the outermost one has been left, in one round trip
+            and in this order.
         reached: The policies that this delivery has come to.
     """
 
@@ -57,8 +60,10 @@ class Call:
     request: Any = None
     at_start: list[Callable[[], None]] = field(default_factory=list)
     at_exit: list[Callable[[BaseException | None], None]] = field(default_factory=list)
+    partings: list[Parting] = field(default_factory=list)
     reached: list[Policy] = field(default_factory=list)
     _arguments: Mapping[str, Any] | None = field(default=None, init=False)  # not for a replaced call
+    _keys: dict[KeySpec, str] = field(default_factory=dict, init=False)  # likewise
 
     @property
     def task(self) -> Any:
@@ -143,7 +148,10 @@ class Call:
         """
         override = self.headers.get(KEY_HEADER)
         if override is None:
-            return self._maker(spec).key(self.arguments, serialised=self.is_serialised)
+            key = self._keys.get(spec)
+            if key is None:
+                key = self._keys[spec] = self._maker(spec).key(self.arguments, serialised=self.is_serialised)
+            return key
         if not isinstance(override, str) or not override:
             raise KeyArgumentError(
                 f"{self.name}: header {KEY_HEADER}={override!r} must be a string that is not empty"

@@ -18,6 +18,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, cast
+from weakref import WeakKeyDictionary
 
 from celery.exceptions import Reject, Retry
 from celery.utils.quorum_queues import detect_quorum_queues
@@ -35,6 +36,7 @@ from celery_patterns.errors import DeferralExpired, PatternsError, Refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from celery import Celery
     from celery.canvas import Signature
 
 logger = logging.getLogger("celery_patterns")
@@ -213,8 +215,21 @@ def hop(call: Call, delay: float) -> NoReturn:
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
 
 
-def redelivery_timeout(app: Any) -> float:
-    """After how many seconds the app's broker delivers again what was not acknowledged."""
+def redelivery_timeout(app: Celery) -> float:
+    """After how many seconds the app's broker delivers again what was not acknowledged.
+
+    Looked up once, as by Celery when it connects: each look at a setting takes microseconds.
+    """
+    known = _redelivery.get(app)
+    if known is None:
+        known = _redelivery[app] = _redelivery_timeout(app)
+    return known
+
+
+_redelivery: WeakKeyDictionary[Celery, float] = WeakKeyDictionary()
+
+
+def _redelivery_timeout(app: Celery) -> float:
     options = app.conf.broker_transport_options or {}
     default = _RABBITMQ_CONSUMER if is_rabbitmq(app.conf.broker_read_url) else _REDIS_VISIBILITY
     return float(options.get("visibility_timeout", default))

@@ -7,19 +7,24 @@ that a node does not know (NOSCRIPT) is sent whole to that very node, which then
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from redis.cluster import RedisCluster
 from redis.exceptions import NoScriptError
 
 from celery_patterns.core.store import FAILURES
+from celery_patterns.errors import PatternsError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celery_patterns.core.store import Store
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 _PRELUDE = """\
 local function now_us()
@@ -70,19 +75,30 @@ class Script:
         Raises:
             StoreUnavailable: Redis cannot be reached in time, or refuses to write.
         """
+        sha = self.sha(store)
+        try:
+            return store.client.execute_command("EVALSHA", sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return self.whole(store, keys, args)
+        except FAILURES as error:
+            store.report(error)
+            raise
+
+    def sha(self, store: Store) -> str:
+        """Its digest, by which ``store`` knows it."""
         clock_key = store.clock_key
         sha = self._shas.get(clock_key)
         if sha is None:
             text = self.text(clock_key).encode()
             sha = self._shas[clock_key] = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-        try:
-            return store.client.execute_command("EVALSHA", sha, len(keys), *keys, *args)
-        except NoScriptError:
-            with store.reporting():
-                return store.client.execute_command("EVAL", self.text(clock_key), len(keys), *keys, *args)
-        except FAILURES as error:
-            store.report(error)
-            raise
+        return sha
+
+    def whole(self, store: Store, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+        """Run it where the server has forgotten it, or has never known it."""
+        store.scripts.clear()  # what else it knew, it has forgotten as well
+        with store.reporting():
+            text = self.text(store.clock_key)
+            return store.client.execute_command("EVAL", text, len(keys), *keys, *args)
 
     def each(
         self, store: Store, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]]
@@ -99,7 +115,7 @@ class Script:
         with store.reporting():
             pipe = store.client.pipeline(transaction=False)
             for keys, args in rest:
-                pipe.execute_command("EVALSHA", self._shas[store.clock_key], len(keys), *keys, *args)
+                pipe.execute_command("EVALSHA", self.sha(store), len(keys), *keys, *args)
             found = pipe.execute(raise_on_error=False) if rest else []
         for one, answer in zip(rest, found, strict=True):
             if isinstance(answer, NoScriptError):
@@ -110,3 +126,82 @@ class Script:
                 raise answer
             answers.append(answer)
         return answers
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Generic[T]):
+    """One run of a script, which may wait for others and share a round trip with them.
+
+    Args:
+        script: Which.
+        store: Where.
+        keys: Its keys; all share one hash tag.
+        args: Its arguments.
+        understand: What its answer means.
+    """
+
+    script: Script
+    store: Store
+    keys: Sequence[str]
+    args: Sequence[str | bytes | int]
+    understand: Callable[[Any], T]
+
+    def now(self) -> T:
+        """Run it by itself.
+
+        Raises:
+            StoreUnavailable: Redis cannot be reached in time, or refuses to write.
+        """
+        return self.understand(self.script(self.store, self.keys, self.args))
+
+    def then(self, do: Callable[[T], U]) -> Ask[U]:
+        """The same, and what is done with what its answer means."""
+        return Ask(self.script, self.store, self.keys, self.args, lambda answer: do(self.understand(answer)))
+
+
+def ask_together(asks: Sequence[Ask[Any]]) -> list[Any]:
+    """Run several scripts in this order, in one round trip; the answers, or the errors in their place.
+
+    They are separate steps all the same: a server that dies in between has run the first of them. In a
+    cluster, whose client pipelines no scripts, they are asked one by one; and so they are where one of
+    them is not known to be on the server, since those behind it would be run before it.
+    """
+    store = asks[0].store
+    known = len(asks) > 1 and all(one.script.sha(store) in store.scripts for one in asks)
+    if not known or store.is_cluster:
+        return [_alone(one) for one in asks]
+    try:
+        with store.reporting():
+            pipeline = store.client.pipeline(transaction=False)
+            for one in asks:
+                pipeline.execute_command(
+                    "EVALSHA", one.script.sha(store), len(one.keys), *one.keys, *one.args
+                )
+            answers = pipeline.execute(raise_on_error=False)
+    except StoreUnavailable as error:
+        return [error] * len(asks)
+    return [_understood(one, answer) for one, answer in zip(asks, answers, strict=True)]
+
+
+def _alone(ask: Ask[Any]) -> Any:
+    try:
+        answer = ask.now()
+    except _NO_ANSWER as error:
+        return error
+    ask.store.scripts.add(ask.script.sha(ask.store))
+    return answer
+
+
+def _understood(ask: Ask[Any], answer: Any) -> Any:
+    if isinstance(answer, NoScriptError):
+        return _alone(ask)
+    try:
+        if not isinstance(answer, Exception):
+            return ask.understand(answer)
+        ask.store.report(answer)
+    except _NO_ANSWER as error:
+        return error
+    return answer
+
+
+_NO_ANSWER = (PatternsError, *FAILURES)

@@ -25,6 +25,7 @@ from celery.utils.imports import symbol_by_name
 from celery_patterns.core import parking
 from celery_patterns.core.acks import set_late_acks
 from celery_patterns.core.keys import KeyMaker, KeySpec
+from celery_patterns.core.partings import part, take_back
 from celery_patterns.core.policy import NONCE_HEADER, Call, Policy, onion, publish_onion
 from celery_patterns.core.postpone import EagerWait, hop, still_waiting, wait_in_place
 from celery_patterns.core.request import new_nonce, reported_request, with_policies
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.app.task import Context
     from celery.result import AsyncResult
+
+    from celery_patterns.core.policy import Run
 
 logger = logging.getLogger("celery_patterns")
 
@@ -60,6 +63,7 @@ class Seam:
         self.send: Callable[..., AsyncResult[Any]] = task.apply_async
         self.signature = inspect.signature(task.run)
         self.policies: tuple[Policy, ...] = ()
+        self._layers: Run = self._begin_body
         self._keys: dict[tuple[KeySpec, str], KeyMaker] = {}
 
     def add(self, policy: Policy) -> None:
@@ -74,6 +78,7 @@ class Seam:
         for spec in policy.specs():
             self.keys(spec)
         self.policies = tuple(sorted((*self.policies, policy), key=lambda one: one.order))
+        self._layers = onion(self.policies, self._begin_body)
         if _hears_of_successes(policy):
             uid = f"celery-patterns-{id(self.task)}"
             task_success.connect(_on_success, sender=self.task, weak=False, dispatch_uid=uid)
@@ -124,35 +129,46 @@ class Seam:
 
     def _run_through(self, call: Call) -> Any:
         active = self.active()
-        run = onion(active, self._begin_body)
+        run = self._layers if active is self.policies else onion(active, self._begin_body)
         while True:
             try:
-                with self._leaving(call, active):
-                    return run(call)
+                return self._attempt(call, active, run)
             except EagerWait as wait:
                 wait_in_place(wait.delay)
 
-    @contextmanager
-    def _leaving(self, call: Call, active: tuple[Policy, ...]) -> Iterator[None]:
-        """Tell the policies how the call ended, inner ones first; one that fails changes nothing of that."""
-        outcome: BaseException | None = None
+    def _attempt(self, call: Call, active: tuple[Policy, ...], run: Run) -> Any:
         try:
-            yield
+            result = run(call)
         except BaseException as error:
-            outcome = error
+            self._leave(call, active, error)
             raise
-        finally:
+        self._leave(call, active, None)
+        return result
+
+    def _leave(self, call: Call, active: tuple[Policy, ...], outcome: BaseException | None) -> None:
+        """Tell the policies how the call ended, inner ones first; one that fails changes nothing of that.
+
+        Raises:
+            celery.exceptions.Retry: It has not ended: another run's result counts.
+        """
+        tellers = call.at_exit[::-1]
+        if len(call.reached) < len(active):
             missed = [one for one in active[::-1] if one not in call.reached]
-            tellers: list[Callable[[BaseException | None], None]]
-            tellers = [functools.partial(one.passed_over, call) for one in missed] + call.at_exit[::-1]
-            call.at_start.clear()
-            call.at_exit.clear()
-            call.reached.clear()
-            for tell in tellers:
-                try:
-                    tell(outcome)
-                except Exception:
-                    logger.exception("%s[%s]: could not clean up at its exit", self.name, call.id)
+            tellers[:0] = [functools.partial(one.passed_over, call) for one in missed]
+        call.at_start.clear()
+        call.at_exit.clear()
+        call.reached.clear()
+        for tell in tellers:
+            try:
+                tell(outcome)
+            except Exception:
+                logger.exception("%s[%s]: could not clean up at its exit", self.name, call.id)
+        if call.partings:
+            partings, call.partings = call.partings, []
+            instead = part(partings)
+            if instead is not None and outcome is None:
+                take_back(partings)
+                instead()
 
     def _begin_body(self, call: Call) -> Any:
         leave_line(call)

@@ -11,10 +11,12 @@ import os
 import re
 import threading
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from weakref import WeakKeyDictionary, WeakSet
 
+from redis.cluster import RedisCluster
 from redis.exceptions import (
     BusyLoadingError,
     ClusterError,
@@ -64,6 +66,10 @@ class Store:
         url: See the reference of ``patterns_url``.
         prefix: What all our keys begin with.
         options: Settings of the client that the URL does not hold, such as Celery's ``ssl`` options.
+
+    Attributes:
+        clock_key: The key of a test's movable clock.
+        scripts: Digests of the scripts that the server has run, for as long as it remembers them.
     """
 
     def __init__(self, url: str, prefix: str = "cp", options: dict[str, Any] | None = None) -> None:
@@ -71,6 +77,7 @@ class Store:
         self.prefix = prefix
         self.clock_key: str | None = None
         self._options = options or {}
+        self.scripts: set[str] = set()
         self._client: Any = None
         self._lock = threading.Lock()
         _stores.add(self)
@@ -87,6 +94,11 @@ class Store:
     def client(self) -> Any:
         """This process's client (a ``redis.Redis`` or ``RedisCluster``), safe in threads and gevent."""
         return self._client or self._open()
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the keys are spread over several servers; known once it was used."""
+        return isinstance(self._client, RedisCluster)
 
     def key(self, kind: str, *parts: str) -> str:
         """The key of one thing; its parts are the hash tag, so that all that belongs to it shares a slot."""
@@ -169,6 +181,7 @@ class Store:
         self._lock = threading.Lock()
 
 
+@lru_cache(maxsize=4096)
 def tag(name: str) -> str:
     """A name as part of a key: without the characters that delimit names and hash tags."""
     return quote(name, safe="/ .,;@+-_!$&*()=[]<>~^|'\"#?")

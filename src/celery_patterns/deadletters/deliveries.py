@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery_patterns.core.lease import Lease, keeper
 from celery_patterns.core.postpone import redelivery_timeout
-from celery_patterns.core.script import Script
+from celery_patterns.core.script import Ask, Script
 from celery_patterns.core.store import store_of
 from celery_patterns.errors import StoreUnavailable
 
@@ -110,8 +110,13 @@ def end(app: Celery, task_id: str, delivery: str, sign: Sign | None = None) -> N
     """
     if sign is not None:
         keeper.drop(sign)
+    ending(app, task_id, delivery).now()
+
+
+def ending(app: Celery, task_id: str, delivery: str) -> Ask[Any]:
+    """:func:`end`, not yet done."""
     store = store_of(app)
-    _end(store, [_key(store, task_id)], [delivery])
+    return Ask(_end, store, (_key(store, task_id),), (delivery,), int)
 
 
 def lost(app: Celery, task_id: str, delivery: str) -> None:

@@ -16,6 +16,8 @@ from celery_patterns.deadletters.redaction import without
 from celery_patterns.errors import DeadLetterTooLarge, StoreVersionError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery import Celery
 
     from celery_patterns.core.store import Store
@@ -77,7 +79,7 @@ def root_of(store: Store) -> str:
     return store.key("dead", "letters")
 
 
-def life_of(headers: dict[str, object], task_id: str) -> tuple[str, int]:
+def life_of(headers: Mapping[str, object], task_id: str) -> tuple[str, int]:
     """The entry that a message belongs to, and which replay of it it is: 0 for its first life."""
     entry, slash, number = str(headers.get(REPLAY_HEADER) or "").rpartition("/")
     return (entry, int(number)) if slash else (task_id, 0)

@@ -10,10 +10,20 @@ from celery_patterns.core.outcome import keeps_results
 from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.waits import backoff, waited
 from celery_patterns.errors import ConcurrencyLimitReached, StoreUnavailable
-from celery_patterns.policies.concurrency.places import KIND, Answer, Copy, Ended, Full, Places, Started
+from celery_patterns.policies.concurrency.places import (
+    KIND,
+    Answer,
+    Copy,
+    Ended,
+    Full,
+    GivenBack,
+    Places,
+    Started,
+)
 
 if TYPE_CHECKING:
     from celery_patterns.core.policy import Call, Run
+    from celery_patterns.core.script import Ask
     from celery_patterns.policies.concurrency.policy import ConcurrencyLimit
 
 SHORTEST_POLL = 0.2
@@ -117,16 +127,22 @@ class Delivery:
         if outer is None:
             request.fence, request.lease = started.fence, lease
         try:
-            return self.guard.run(lease, proceed, lambda ending: self._end(lease, ending))
+            marker = self.places.marker(task_id_of(lease.owner))
+            return self.guard.run(lease, proceed, lambda ending: self._end(lease, ending), marker)
         finally:
             request.lease = outer
 
-    def _end(self, lease: Lease, ending: Ending) -> str | None:
-        """Give the place back; something true if it was given to another meanwhile."""
-        back = self.places.give_back(lease.owner, lease.fence, ended=ending.is_end, replay=self.call.replay)
-        if back.awaited or self.guard.was_woken:
-            self.guard.wake()
-        return None if back.kept else "another/"
+    def _end(self, lease: Lease, ending: Ending) -> Ask[str | None]:
+        """How to give the place back; the answer is something true if it was given to another meanwhile."""
+
+        def given(back: GivenBack) -> str | None:
+            if back.awaited or self.guard.was_woken:
+                self.guard.wake()
+            return None if back.kept else "another/"
+
+        return self.places.giving_back(
+            lease.owner, lease.fence, ended=ending.is_end, replay=self.call.replay
+        ).then(given)
 
     def _wait_for(self, copy: Copy) -> NoReturn:
         delay = min(copy.left + 0.01, backoff(self.call, FAR_POLL, SHORTEST_POLL))

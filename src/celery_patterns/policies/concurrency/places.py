@@ -19,11 +19,10 @@ Someone in the line who does not look again when he said he would is out of it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from celery_patterns.core.lease import Lease, task_id_of
-from celery_patterns.core.script import Script
+from celery_patterns.core.script import Ask, Script
 from celery_patterns.core.store import Store, tag
 from celery_patterns.errors import StoreVersionError
 
@@ -170,6 +169,12 @@ class Places:
         Raises:
             StoreUnavailable: Asking again is safe.
         """
+        return self.giving_back(owner, fence, ended=ended, replay=replay, grace=grace).now()
+
+    def giving_back(
+        self, owner: str, fence: int | None, *, ended: bool, replay: int = 0, grace: float = 0.0
+    ) -> Ask[GivenBack]:
+        """:meth:`give_back`, not yet done."""
         args: tuple[str | int, ...] = (
             owner,
             "" if fence is None else fence,
@@ -177,8 +182,13 @@ class Places:
         )
         if grace or replay:
             args += (_ms(grace), replay)
-        answer = _release(self.store, self._keys(owner), args)
-        return GivenBack(kept=answer > 0, awaited=answer > 1)
+        return Ask(
+            _release,
+            self.store,
+            self._keys(owner),
+            args,
+            lambda answer: GivenBack(kept=answer > 0, awaited=answer > 1),
+        )
 
     def lease_of(self, owner: str, fence: int) -> Lease:
         """The lease of a place."""
@@ -203,10 +213,7 @@ class Places:
 
 def limit_key(store: Store, name: str, key: str | None) -> str:
     """The key in Redis of the limit ``name``, or of its part for ``key``."""
-    return store.key(KIND, _tag(name)) if key is None else store.key(KIND, _tag(name), key)
-
-
-_tag = cache(tag)
+    return store.key(KIND, tag(name)) if key is None else store.key(KIND, tag(name), key)
 
 
 def _ms(seconds: float) -> int:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from celery.app.task import Context
 from celery.exceptions import Ignore
 from kombu.exceptions import KombuError
 
@@ -36,6 +38,7 @@ LONGEST_OUTAGE = 60.0
 _TRACE_IN_HEADER = 4_000
 _LONGEST_LOGGED = 100_000
 _LETTER = "cp_letter"
+_UNCHANGING = frozenset({str, bytes, int, float, bool, type(None)})
 _BURIED = "cp_buried"
 
 
@@ -74,16 +77,30 @@ class Burial:
         return getattr(self.request, _LETTER, None) is not None
 
     def capture(self) -> None:
-        """Keep the message as it is before the body runs, which may change its arguments."""
-        setattr(self.request, _LETTER, self.letter())
+        """Keep the message as it is before the body runs, which may change its arguments.
+
+        It is written only when it is needed, where there is nothing in it that could change.
+        """
+        call, request = self.call, self.request
+        values = (*call.args, *call.kwargs.values())
+        if call.in_canvas or not all(type(value) in _UNCHANGING for value in values):
+            setattr(request, _LETTER, self.letter())
+            return
+        seen = Context(vars(request), headers=dict(request.headers or {}))
+        setattr(request, _LETTER, partial(self._written, seen, call.args, dict(call.kwargs)))
 
     def letter(self) -> Message:
         """The message as it was before the body ran."""
         kept = getattr(self.request, _LETTER, None)
-        if kept is not None:
-            return cast("Message", kept)
-        call = self.call
-        letter = Message.of_request(call.app, call.task, self.request, call.args, call.kwargs)
+        if isinstance(kept, Message):
+            return kept
+        letter = kept() if kept else self._written(self.request, self.call.args, self.call.kwargs)
+        if kept:
+            setattr(self.request, _LETTER, letter)
+        return letter
+
+    def _written(self, request: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Message:
+        letter = Message.of_request(self.call.app, self.call.task, request, args, kwargs)
         headers = {name: value for name, value in letter.headers.items() if name != BURIAL_HEADER}
         return replace(letter, headers=headers)
 

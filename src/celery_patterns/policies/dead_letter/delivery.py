@@ -14,6 +14,7 @@ from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
 
 from celery_patterns.core.copies import EndedBefore
 from celery_patterns.core.outcome import is_settled
+from celery_patterns.core.partings import Parting
 from celery_patterns.core.postpone import postpone, postpone_copy
 from celery_patterns.core.waits import backoff, deferrals
 from celery_patterns.deadletters import deliveries
@@ -70,13 +71,13 @@ class Delivery:
             self.life.ignored(error)
             raise
         except (Retry, Reject):
-            self._end()
+            self._end_on_leaving()
             raise
         except Exception as error:
             self._end(poison=isinstance(error, PoisonMessage))
             self._die(error)
             raise
-        self._end()
+        self._end_on_leaving()
         return result
 
     @property
@@ -132,7 +133,16 @@ class Delivery:
         try:
             deliveries.end(self.call.app, str(self.call.id), self.call.owner, self.sign)
         except StoreUnavailable as error:
-            self.teller.store_error("end", "its sign of life runs out by itself", error)
+            self._not_ended(error)
+
+    def _end_on_leaving(self) -> None:
+        """As :meth:`_end`, with what others have to tell the store then."""
+        if self.sign is not None:
+            ask = deliveries.ending(self.call.app, str(self.call.id), self.call.owner)
+            self.call.partings.append(Parting(ask, lambda _: None, self._not_ended, self.sign))
+
+    def _not_ended(self, error: StoreUnavailable) -> None:
+        self.teller.store_error("end", "its sign of life runs out by itself", error)
 
     # --- where Celery reports
 

@@ -44,7 +44,7 @@ class Life:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.entry, self.replay = life_of(dict(call.headers), str(call.id))
+        self.entry, self.replay = life_of(call.headers, str(call.id))
         self.teller = Teller(call, self.entry)
 
     def check(self) -> Exception | None:

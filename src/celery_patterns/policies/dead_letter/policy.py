@@ -76,7 +76,8 @@ class DeadLetter(Policy):
 
     def succeeded(self, call: Call) -> None:
         """Its result is stored: if it is a replay, its entry is resolved."""
-        Delivery(self, call).succeeded()
+        if call.replay:
+            Delivery(self, call).succeeded()
 
     def failed(self, call: Call, error: BaseException) -> None:
         """It failed where the body could not tell: in the worker's parent, or after the body."""

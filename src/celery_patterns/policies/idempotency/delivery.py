@@ -32,6 +32,7 @@ from celery_patterns.core.copies import EndedBefore
 from celery_patterns.core.guard import Guard
 from celery_patterns.core.lease import Lease, keeper, lapse, task_id_of
 from celery_patterns.core.parking import ALL, FIRST
+from celery_patterns.core.partings import Instead, Parting, part
 from celery_patterns.core.postpone import postpone, redelivery_timeout
 from celery_patterns.core.store import store_of, tag
 from celery_patterns.core.waits import backoff
@@ -144,7 +145,6 @@ class Delivery:
             keeper.drop(lease)
             self._not_completed(lease, error)
             raise
-        keeper.drop(lease)
         self._completed(lease, pack(self.call, result, self.policy.max_result))
         return result
 
@@ -159,23 +159,34 @@ class Delivery:
         )
 
     def _completed(self, lease: Lease, end: bytes) -> None:
-        """Record the result. The effect has happened, so what fails here does not fail the task."""
+        """Record the result. The effect has happened, so what fails here does not fail the task.
 
-        def report() -> str | None:
-            finished = self.record.complete(lease.fence, end, self.ttl)
-            if finished.successor:
-                self.guard.tell("superseded", by=task_id_of(finished.successor), fence=lease.fence)
+        It is recorded on leaving, with what others have to tell the store then, and before that. But who
+        may have been superseded asks by himself: others are to hear that this run has not ended the task.
+        """
+        ask = self.record.completing(lease.fence, end, self.ttl)
+
+        def told(finished: Finished) -> Instead | None:
+            successor = finished.successor
+            if successor:
+                self.guard.tell("superseded", by=task_id_of(successor), fence=lease.fence)
             self._wake(finished, ALL)
-            return finished.successor
+            if not successor:
+                return None
+            delay = backoff(self.call, LONGEST_POLL, SHORTEST_POLL)
+            return lambda: self._wait(successor, delay, "has taken over")  # its result counts
 
-        try:
-            successor = report()
-        except StoreUnavailable as error:
+        def unheard(error: StoreUnavailable) -> None:
             self.guard.store_error("completion", "trying again until its lease ends", error)
-            keeper.finish(lease, report, lambda: self._unrecorded(lease.fence))
+            keeper.finish(lease, lambda: told(ask.now()), lambda: self._unrecorded(lease.fence))
+
+        parting = Parting(ask, told, unheard, lease)
+        if not lease.lost:
+            self.call.partings.append(parting)
             return
-        if successor:  # its result counts: wait for it as a duplicate does
-            self._wait(successor, backoff(self.call, LONGEST_POLL, SHORTEST_POLL), "has taken over")
+        instead = part([parting])
+        if instead is not None:
+            instead()
 
     def _unrecorded(self, fence: int) -> None:
         logger.error(

@@ -16,11 +16,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery_patterns.core.lease import task_id_of
-from celery_patterns.core.script import Script
+from celery_patterns.core.script import Ask, Script
 from celery_patterns.core.store import tag
 from celery_patterns.errors import StoreVersionError
 
@@ -179,33 +178,39 @@ class Record:
         Raises:
             StoreUnavailable: It may or may not be recorded; asking again is safe.
         """
-        return self._finish(fence, "completed", end, ttl)
+        return self.completing(fence, end, ttl).now()
+
+    def completing(self, fence: int, end: bytes, ttl: float) -> Ask[Finished]:
+        """:meth:`complete`, not yet done."""
+        return self._finishing(fence, "completed", end, ttl)
 
     def fail(self, fence: int, end: bytes, ttl: float) -> Finished:
         """Record the error, as :meth:`complete` does the result."""
-        return self._finish(fence, "failed", end, ttl)
+        return self._finishing(fence, "failed", end, ttl).now()
 
     def release(self, fence: int) -> Finished:
         """Forget the run: it had no effect that counts."""
-        return self._finish(fence, "absent", b"", 0)
+        return self._finishing(fence, "absent", b"", 0).now()
 
-    def _finish(self, fence: int, state: str, end: bytes, ttl: float) -> Finished:
-        answer = _end(
+    def _finishing(self, fence: int, state: str, end: bytes, ttl: float) -> Ask[Finished]:
+        return Ask(
+            _end,
             self.store,
             (self.key,),
             (self.owner, fence, state, _ms(ttl), f"{VERSION} {self.fingerprint}", self.attempt, end),
+            _finished,
         )
-        if isinstance(answer, int):
-            return Finished(awaited=answer > 1)
-        return Finished(successor=answer[1].decode())
+
+
+def _finished(answer: Any) -> Finished:
+    if isinstance(answer, int):
+        return Finished(awaited=answer > 1)
+    return Finished(successor=answer[1].decode())
 
 
 def record_key(store: Store, name: str, key: str) -> str:
     """The key in Redis of the record for ``key`` under ``name``."""
-    return store.key(KIND, _tag(name), key)
-
-
-_tag = cache(tag)
+    return store.key(KIND, tag(name), key)
 
 
 def _ms(seconds: float) -> int:

@@ -45,6 +45,7 @@ from celery_patterns.policies.singleton.lock import (
 
 if TYPE_CHECKING:
     from celery_patterns.core.policy import Call, Run
+    from celery_patterns.core.script import Ask
     from celery_patterns.policies.singleton.policy import Singleton
 
 SHORTEST_POLL, LONGEST_POLL = 0.2, 15.0
@@ -176,31 +177,33 @@ class Delivery:
             self.call.at_start.append(lambda: self._let_go_of(lease))
         else:
             self.call.request.fence, self.call.request.lease = started.fence, lease
-        return self.guard.run(lease, proceed, lambda ending: self._end(lease, ending))
+        marker = self.lock.marker(task_id_of(lease.owner))
+        return self.guard.run(lease, proceed, lambda ending: self._end(lease, ending), marker)
 
     def _let_go_of(self, lease: Lease) -> None:
         """The body begins: from here on the next call may be queued."""
         if not self._let_go:
             self._let_go = True
-            self.guard.give_back(
-                lease,
-                Ending("done"),
-                lambda _: self._give_back(lease, ended=False),
-            )
+            self.guard.give_back(lease, self._giving_back(lease, ended=False))
 
-    def _end(self, lease: Lease, ending: Ending) -> str | None:
-        """Give the lock back as the scope says; the owner that has taken it over, if one has."""
+    def _end(self, lease: Lease, ending: Ending) -> Ask[str | None] | None:
+        """How to give the lock back as the scope says."""
         if self._let_go:
             return None
         comes_again = ending.kind == "again" and not self.call.request.is_eager
         if comes_again and self.policy.scope != "while_executing":
-            return self.lock.hand_back(lease.owner, lease.fence, self.queued_ttl + ending.delay)
-        return self._give_back(lease, ended=ending.is_end)
+            return self.lock.handing_back(lease.owner, lease.fence, self.queued_ttl + ending.delay).then(
+                lambda back: back.successor
+            )
+        return self._giving_back(lease, ended=ending.is_end)
 
-    def _give_back(self, lease: Lease, *, ended: bool) -> str | None:
-        back = self.lock.give_back(lease.owner, lease.fence, ended=ended, replay=self.call.replay)
-        self._wake(back)
-        return back.successor
+    def _giving_back(self, lease: Lease, *, ended: bool) -> Ask[str | None]:
+        def given(back: GivenBack) -> str | None:
+            self._wake(back)
+            return back.successor
+
+        ask = self.lock.giving_back(lease.owner, lease.fence, ended=ended, replay=self.call.replay)
+        return ask.then(given)
 
     def _wake(self, back: GivenBack) -> None:
         """Have who waits in the room look at once: whose turn is next, and all who wait for this result."""

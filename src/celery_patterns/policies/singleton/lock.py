@@ -23,11 +23,10 @@ Beside the lock stand markers, one for each task id that is through with it: it 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from celery_patterns.core.lease import lapse, task_id_of
-from celery_patterns.core.script import Script
+from celery_patterns.core.script import Ask, Script
 from celery_patterns.core.store import Store, tag
 from celery_patterns.errors import StoreVersionError
 
@@ -241,9 +240,15 @@ class Lock:
         Raises:
             StoreUnavailable: Asking again is safe.
         """
+        return self.giving_back(owner, fence, ended=ended, replay=replay, grace=grace).now()
+
+    def giving_back(
+        self, owner: str, fence: int | None, *, ended: bool, replay: int = 0, grace: float = 0.0
+    ) -> Ask[GivenBack]:
+        """:meth:`give_back`, not yet done."""
         remember = self._remember_ms if ended else 0
         more = (_ms(grace), "", replay) if grace or replay else ()
-        return self._end(owner, fence, (remember, *more))
+        return self._ending(owner, fence, (remember, *more))
 
     def hand_back(self, owner: str, fence: int | None, queued: float) -> str | None:
         """Give it from a delivery back to its task, which comes again within ``queued``.
@@ -251,7 +256,11 @@ class Lock:
         Raises:
             StoreUnavailable: Asking again is safe.
         """
-        return self._end(owner, fence, (0, 0, _ms(queued))).successor
+        return self.handing_back(owner, fence, queued).now().successor
+
+    def handing_back(self, owner: str, fence: int | None, queued: float) -> Ask[GivenBack]:
+        """:meth:`hand_back`, not yet done."""
+        return self._ending(owner, fence, (0, 0, _ms(queued)))
 
     def lapse(self, owner: str, grace: float) -> None:
         """End the lease of a delivery whose process is gone, ``grace`` seconds from now at the latest.
@@ -261,16 +270,14 @@ class Lock:
         """
         lapse(self.store, self.key, owner, grace)
 
-    def _end(self, owner: str, fence: int | None, times: tuple[int | str, ...]) -> GivenBack:
-        answer = _end(
+    def _ending(self, owner: str, fence: int | None, times: tuple[int | str, ...]) -> Ask[GivenBack]:
+        return Ask(
+            _end,
             self.store,
             (self.key, f"{self.key}:ended:{task_id_of(owner)}"),
             (owner, "" if fence is None else fence, *times),
+            _given_back,
         )
-        if isinstance(answer, int):
-            return GivenBack(awaited=answer > 1)
-        word, who = answer[0], answer[1].decode()
-        return GivenBack(next=who, awaited=True) if word == b"next" else GivenBack(successor=who)
 
     def marker(self, task_id: str) -> str:
         """The key in Redis that says that a task is through with it."""
@@ -283,12 +290,16 @@ class Lock:
         )
 
 
+def _given_back(answer: Any) -> GivenBack:
+    if isinstance(answer, int):
+        return GivenBack(awaited=answer > 1)
+    word, who = answer[0], answer[1].decode()
+    return GivenBack(next=who, awaited=True) if word == b"next" else GivenBack(successor=who)
+
+
 def lock_key(store: Store, name: str, key: str) -> str:
     """The key in Redis of the lock for ``key`` under ``name``."""
-    return store.key(KIND, _tag(name), key)
-
-
-_tag = cache(tag)
+    return store.key(KIND, tag(name), key)
 
 
 def _ms(seconds: float) -> int:
