@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from redis.cluster import RedisCluster
 from redis.exceptions import NoScriptError
 
+from celery_patterns.core.exchange import exchange
 from celery_patterns.core.store import FAILURES
 from celery_patterns.errors import PatternsError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from celery_patterns.core.exchange import Command
     from celery_patterns.core.store import Store
 
 T = TypeVar("T")
@@ -75,14 +77,21 @@ class Script:
         Raises:
             StoreUnavailable: Redis cannot be reached in time, or refuses to write.
         """
-        sha = self.sha(store)
         try:
-            return store.client.execute_command("EVALSHA", sha, len(keys), *keys, *args)
-        except NoScriptError:
-            return self.whole(store, keys, args)
+            (answer,) = exchange(store.client, (self.command(store, keys, args),))
         except FAILURES as error:
             store.report(error)
             raise
+        if not isinstance(answer, Exception):
+            return answer
+        if isinstance(answer, NoScriptError):
+            return self.whole(store, keys, args)
+        store.report(answer)
+        raise answer
+
+    def command(self, store: Store, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Command:
+        """The command that runs it."""
+        return ("EVALSHA", self.sha(store), len(keys), *keys, *args)
 
     def sha(self, store: Store) -> str:
         """Its digest, by which ``store`` knows it."""
@@ -172,12 +181,7 @@ def ask_together(asks: Sequence[Ask[Any]]) -> list[Any]:
         return [_alone(one) for one in asks]
     try:
         with store.reporting():
-            pipeline = store.client.pipeline(transaction=False)
-            for one in asks:
-                pipeline.execute_command(
-                    "EVALSHA", one.script.sha(store), len(one.keys), *one.keys, *one.args
-                )
-            answers = pipeline.execute(raise_on_error=False)
+            answers = exchange(store.client, [one.script.command(store, one.keys, one.args) for one in asks])
     except StoreUnavailable as error:
         return [error] * len(asks)
     return [_understood(one, answer) for one, answer in zip(asks, answers, strict=True)]
