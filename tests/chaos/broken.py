@@ -73,7 +73,7 @@ MUTANTS: dict[str, tuple[Broken, str, str]] = {
         RESULTS,
     ),
     "a running call does not hold its key": (
-        script(record._begin, "if left > 0 then return {'running', r[1], left} end", ""),
+        script(record._begin, "if left > 0 then", "if false then"),
         "twins",
         HOLDERS,
     ),

@@ -17,7 +17,7 @@ from celery_patterns.core import lease as module
 from celery_patterns.core.lease import Keeper, Lease, lapse
 from celery_patterns.core.store import Store
 from celery_patterns.errors import StoreUnavailable
-from celery_patterns.policies.idempotency.record import Ended, Lost, Record, Running, Started
+from celery_patterns.policies.idempotency.record import Ended, Finished, Record, Running, Started
 from celery_patterns.testing import MovableClock
 from tests.ground.proxy import Proxy
 from tests.ground.workers import ROOT
@@ -62,9 +62,9 @@ def test_a_lapsed_lease_goes_to_the_next_who_asks(every_store_url: str, wait_for
     assert second.lapsed == "a/1"
     assert second.fence > first.fence
     assert first.renew() is False
-    assert record(store, "a/1").complete(first.fence, b"late", 600) == Lost("b/1")
-    assert record(store, "a/1").release(first.fence) == Lost("b/1")
-    assert record(store, "b/1").complete(second.fence, b"result", 600) is None
+    assert record(store, "a/1").complete(first.fence, b"late", 600) == Finished(successor="b/1")
+    assert record(store, "a/1").release(first.fence) == Finished(successor="b/1")
+    assert record(store, "b/1").complete(second.fence, b"result", 600).successor is None
     assert begin(store, "c/1") == Ended("b/1", failed=False, end=b"result", again=False)
     store.client.delete(KEY)
     assert begin(store, "c/1").fence > second.fence
@@ -79,7 +79,7 @@ def test_an_overslept_holder_that_nobody_replaced_goes_on(store_url: str) -> Non
     clock.advance(100)
     assert lease.renew() is True
     clock.advance(100)
-    assert record(store, "a/1").complete(lease.fence, b"result", 600) is None
+    assert record(store, "a/1").complete(lease.fence, b"result", 600) == Finished()
     assert begin(store, "b/1").end == b"result"
 
 
@@ -113,7 +113,7 @@ def test_a_release_that_comes_after_the_result_does_not_take_it_away(store_url: 
     store = Store(store_url)
     lease = held_by(store, "a/1")
     record(store, "a/1").complete(lease.fence, b"result", 600)
-    assert record(store, "a/1").release(lease.fence) is None
+    assert record(store, "a/1").release(lease.fence) == Finished()
     assert begin(store, "b/1").end == b"result"
 
 

@@ -24,7 +24,6 @@ from celery_patterns.policies.idempotency.record import (
     Claimed,
     Ended,
     Lapsed,
-    Lost,
     Record,
     Reused,
     Running,
@@ -228,15 +227,12 @@ class Leases(RuleBasedStateMachine):
 
     def _end(self, run: Run, state: str, end: bytes) -> str | None:
         record = self._record(run.key, run.owner, run.of, run.attempt)
-        lost: Lost | None
         match state:
             case "completed":
-                lost = record.complete(run.fence, end, TTL)
+                return record.complete(run.fence, end, TTL).successor
             case "failed":
-                lost = record.fail(run.fence, end, TTL)
-            case _:
-                lost = record.release(run.fence)
-        return None if lost is None else lost.owner
+                return record.fail(run.fence, end, TTL).successor
+        return record.release(run.fence).successor
 
     @contextmanager
     def _nothing_changes(self) -> Iterator[None]:

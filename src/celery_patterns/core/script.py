@@ -12,7 +12,6 @@ from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from redis.cluster import RedisCluster
 from redis.exceptions import NoScriptError
 
 from celery_patterns.core.exchange import exchange
@@ -119,13 +118,10 @@ class Script:
         """
         answers = [self(store, *one) for one in calls[:1]]  # from here on the server knows the script
         rest = calls[1:]
-        if isinstance(store.client, RedisCluster):  # its pipelines take no EVALSHA
+        if not rest or store.is_cluster:  # a cluster's pipelines take no EVALSHA
             return answers + [self(store, *one) for one in rest]
         with store.reporting():
-            pipe = store.client.pipeline(transaction=False)
-            for keys, args in rest:
-                pipe.execute_command("EVALSHA", self.sha(store), len(keys), *keys, *args)
-            found = pipe.execute(raise_on_error=False) if rest else []
+            found = exchange(store.client, [self.command(store, *one) for one in rest])
         for one, answer in zip(rest, found, strict=True):
             if isinstance(answer, NoScriptError):
                 answers.append(self(store, *one))
