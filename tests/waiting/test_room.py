@@ -267,6 +267,14 @@ def test_those_who_wait_for_something_are_woken_in_order(room: Room, frozen: Fro
     assert ids(look(room, first)) == ["c"]
 
 
+def test_several_are_woken_at_once(room: Room) -> None:
+    """Each of many places that come free would cost a round trip."""
+    for name in "abc":
+        park(room, name, "", line="lock", wait=15.0)
+    assert room.wake("lock", "b", "x", "c") == 2
+    assert sorted(ids(look(room))) == ["b", "c"]
+
+
 def test_all_who_wait_for_a_result_are_woken(room: Room) -> None:
     """Those behind the first would wait for as long as nobody looks."""
     for number in range(1_200):

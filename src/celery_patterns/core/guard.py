@@ -208,9 +208,9 @@ class Guard:
             countdown=None if countdown is None else lambda: countdown,
         )
 
-    def wake(self, who: str = parking.FIRST, *, woken: Woken = "turn") -> None:
-        """Have one who waits in the waiting room look at once: the one who has waited longest, or all."""
-        parking.wake(self.call, self._line(woken), who)
+    def wake(self, *who: str, woken: Woken = "turn") -> None:
+        """Have those tasks look at once that wait in the waiting room: or the first of all, or ``ALL``."""
+        parking.wake(self.call, self._line(woken), *who)
 
     @property
     def was_woken(self) -> bool:

@@ -57,8 +57,8 @@ class Room(Protocol):
     def serves(self, call: Call) -> bool:
         """Whether a call that had to wait could do so in the room."""
 
-    def wake(self, call: Call, line: str, who: str) -> None:
-        """Release the first of those who wait in a line, a certain one, or all."""
+    def wake(self, call: Call, line: str, *who: str) -> None:
+        """Release the tasks of these ids from a line, or the first who waits there, or ``ALL``."""
 
     def hand_in(self, call: Call) -> None:
         """Give back the ticket of a call that ended without having used it."""
@@ -135,13 +135,13 @@ def serves(call: Call) -> bool:
     return bool(_rooms) and not call.request.is_eager and _rooms[0].serves(call)
 
 
-FIRST, ALL = "", "*"
+ALL = "*"
 
 
-def wake(call: Call, line: str, who: str = FIRST) -> None:
-    """Release the first of those who wait in a line, the task of an id, or ``ALL``, if there is a room."""
+def wake(call: Call, line: str, *who: str) -> None:
+    """Release the tasks of these ids from a line, or the first who waits there, or ``ALL``."""
     if _rooms and not call.request.is_eager:
-        _rooms[0].wake(call, line, who)
+        _rooms[0].wake(call, line, *who)
 
 
 def was_woken(call: Call) -> bool:

@@ -10,7 +10,8 @@
 --         {"lapsed", fence, owner}: it starts, and an owner's lease had lapsed
 --         {"copy", owner, left in ms}: another delivery of this task id runs
 --         {"ended", ms for which that is remembered, replay}; {"version", limit}
---         {"full", ms until the next look (0: it does not wait), how many are ahead}
+--         {"full", ms until the next look (0: it does not wait), how many are ahead, task ids of those among
+--         them for whom places are free}
 local now = now_us()
 local ms = math.floor(now / 1000)
 local mark = redis.call('GET', KEYS[3])
@@ -39,15 +40,17 @@ if redis.call('ZCARD', held) >= tonumber(ARGV[4]) or redis.call('EXISTS', line) 
   end
   local arrived = string.format('%.0f', now - (ARGV[7] or 0) * 1000)
   local ahead = redis.call('ZRANK', line, id) or redis.call('ZCOUNT', line, '-inf', arrived)
-  if ahead >= ARGV[4] - redis.call('ZCARD', held) then
-    if not ARGV[7] then return {'full', 0, ahead} end
+  local free = ARGV[4] - redis.call('ZCARD', held)
+  if ahead >= free then
+    local next = free > 0 and redis.call('ZRANGE', line, 0, free - 1) or {}
+    if not ARGV[7] then return {'full', 0, ahead, next} end
     local wait = ahead < tonumber(ARGV[4]) and ARGV[8] or ARGV[9]
     redis.call('ZADD', line, 'NX', arrived, id)
     redis.call('ZADD', looks, string.format('%.0f', ms + wait + ARGV[10]), id)
     for _, key in ipairs({line, looks}) do
       if redis.call('PTTL', key) < wait + ARGV[10] then redis.call('PEXPIRE', key, wait + ARGV[10]) end
     end
-    return {'full', tonumber(wait), ahead}
+    return {'full', tonumber(wait), ahead, next}
   end
   redis.call('ZREM', line, id)
   redis.call('ZREM', looks, id)

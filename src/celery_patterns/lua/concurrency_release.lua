@@ -3,29 +3,39 @@
 -- KEYS[2] the lease of this task id
 -- KEYS[3] the marker of this task id
 -- ARGV    owner, fence ('' for whatever this delivery has, also in the line),
---         remember_ms: how long the end is remembered (0: not at all), and if need be
+--         remember_ms: how long the end is remembered (0: not at all), limit, and if need be
 --         grace_ms: how long this delivery may still be running, replay: which one has ended
--- Returns 1, also when it was given up before; 2 if others wait for the place that is free now; 0 when the
---         lease was taken from it.
+-- Returns 1, also when it was given up before; 0 when the lease was taken from it
+--         {1 or 0, task ids}: likewise, and those in the line for whom places are free
 local mine = redis.call('HMGET', KEYS[2], 'owner', 'fence')
+local held, line = KEYS[1] .. ':held', KEYS[1] .. ':line'
 local any = ARGV[2] == ''
 local id = string.match(ARGV[1], '^(.*)/')
+
+local function answer(kept)
+  local next = redis.call('ZRANGE', line, 0, 0)
+  if not next[1] then return kept end
+  local free = ARGV[4] - redis.call('ZCARD', held)
+  if free > 1 then next = redis.call('ZRANGE', line, 0, free - 1) end
+  return free > 0 and {kept, next} or kept
+end
+
 if any then
-  redis.call('ZREM', KEYS[1] .. ':line', id)
+  redis.call('ZREM', line, id)
   redis.call('ZREM', KEYS[1] .. ':looks', id)
 end
-if mine[1] ~= ARGV[1] or not (any or mine[2] == ARGV[2]) then return redis.call('EXISTS', KEYS[3]) end
-if ARGV[3] ~= '0' then redis.call('SET', KEYS[3], 'ended ' .. (ARGV[5] or 0), 'PX', ARGV[3]) end
-if ARGV[4] then
+if mine[1] ~= ARGV[1] or not (any or mine[2] == ARGV[2]) then return answer(redis.call('EXISTS', KEYS[3])) end
+if ARGV[3] ~= '0' then redis.call('SET', KEYS[3], 'ended ' .. (ARGV[6] or 0), 'PX', ARGV[3]) end
+if ARGV[5] then
   local ms = math.floor(now_us() / 1000)
-  local grace = math.min(redis.call('HGET', KEYS[2], 'until') - ms, ARGV[4])
+  local grace = math.min(redis.call('HGET', KEYS[2], 'until') - ms, ARGV[5])
   if grace > 0 then
     local until_ms = string.format('%.0f', ms + grace)
     redis.call('HSET', KEYS[2], 'until', until_ms)
-    redis.call('ZADD', KEYS[1] .. ':held', 'XX', until_ms, id)
+    redis.call('ZADD', held, 'XX', until_ms, id)
     return 1
   end
 end
 redis.call('DEL', KEYS[2])
-redis.call('ZREM', KEYS[1] .. ':held', id)
-return 1 + redis.call('EXISTS', KEYS[1] .. ':line')
+redis.call('ZREM', held, id)
+return answer(1)

@@ -79,11 +79,11 @@ class WaitingRoom:
         """Whether a call could wait here now."""
         return has_pump(call.app)
 
-    def wake(self, call: Call, line: str, who: str) -> None:
-        """Release the first of those who wait in a line, a certain one, or all."""
+    def wake(self, call: Call, line: str, *who: str) -> None:
+        """Release the tasks of these ids from a line, or the first who waits there, or all."""
         if is_on(call.app):
             try:
-                room_of(call.app).wake(line, who)
+                room_of(call.app).wake(line, *who)
             except StoreUnavailable as error:
                 logger.warning("Cannot wake who waits for %s: %s; it looks by itself", line, error)
 

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from celery_patterns.core.parking import ALL, FIRST
+from celery_patterns.core.parking import ALL
 from celery_patterns.core.script import Script
 from celery_patterns.errors import StoreVersionError
 
@@ -256,19 +256,19 @@ class Room:
         """
         _return(self.store, [self.root], [ticket, *(part for limit in limits for part in limit)])
 
-    def wake(self, line: str, who: str = FIRST) -> int:
+    def wake(self, line: str, *who: str) -> int:
         """Release who waits for something that has come free; how many did.
 
         Args:
             line: For what they wait.
-            who: The id of a task, ``""`` for the first, or ``"*"`` for all.
+            who: The ids of tasks, or ``"*"`` for all; nobody in particular is the first.
 
         Raises:
             StoreUnavailable: Then they look when their time has come.
         """
-        woken = count = int(_wake(self.store, [self.root], [line, who]))
-        while who == ALL and count == _AT_ONCE:
-            count = int(_wake(self.store, [self.root], [line, who]))
+        woken = count = int(_wake(self.store, [self.root], [line, *who]))
+        while who == (ALL,) and count == _AT_ONCE:
+            count = int(_wake(self.store, [self.root], [line, *who]))
             woken += count
         return woken
 

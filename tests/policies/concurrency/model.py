@@ -49,14 +49,20 @@ class Model:
             arrived = self.line.get(task, arrived)
             ahead = sum(1 for one, since in self.line.items() if one != task and since <= arrived)
             if ahead >= self.limit - len(self.places):
+                next_ = self.next()
                 wait = near if ahead < self.limit else far
                 if wait:
                     self._stand_in_line(task, arrived, wait)
-                return "full", (wait, ahead)
+                return "full", (wait, ahead, next_)
         self.leave_line(task)
         self.ended.pop(task, None)
         self._hold(task, nonce)
         return "started", None
+
+    def next(self) -> tuple[str, ...]:
+        """Those of the line for whom places are free."""
+        waiting = sorted(self.line, key=lambda one: (self.line[one], one))
+        return tuple(waiting[: max(0, self.limit - len(self.places))])
 
     def renew(self, task: str, nonce: str) -> bool:
         if task not in self.holders or self.holders[task][0] != nonce:

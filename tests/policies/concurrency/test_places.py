@@ -74,7 +74,7 @@ class PlacesMachine(RuleBasedStateMachine):
             case Copy():
                 assert (word, f"{task}/{what}") == ("copy", answer.owner)
             case Full():
-                assert (word, what) == ("full", (answer.wait, answer.ahead))
+                assert (word, what) == ("full", (answer.wait, answer.ahead, answer.next))
             case Ended():
                 assert word == "ended"
         if twice:  # the reply was lost, and the client asked again
@@ -104,7 +104,10 @@ class PlacesMachine(RuleBasedStateMachine):
         owner = self.some(data)
         fence = self.leases[owner].fence if by_fence else None
         kept = self.model.release(*owner.split("/"), ended=ended, grace=grace)
-        assert self.places.release(owner, fence, ended=ended, grace=grace) == kept
+        back = self.places.give_back(owner, fence, ended=ended, grace=grace)
+        assert back.kept == kept
+        assert set(back.next) <= set(self.model.next())
+        assert back.next or not (kept and self.model.next()) or self.model.lives(owner.split("/")[0])
         if forgets:  # else it never learns that it has let go, and comes back
             del self.leases[owner]
         operations["release"] += 1

@@ -136,8 +136,8 @@ class Delivery:
         """How to give the place back; the answer is something true if it was given to another meanwhile."""
 
         def given(back: GivenBack) -> str | None:
-            if back.awaited or self.guard.was_woken:
-                self.guard.wake()
+            if back.next or self.guard.was_woken:
+                self.guard.wake(*back.next)
             return None if back.kept else "another/"
 
         return self.places.giving_back(
@@ -150,6 +150,8 @@ class Delivery:
 
     def _full(self, full: Full) -> None:
         reason = self._reason(f"is reached, with {full.ahead} ahead", full.wait)
+        if full.next:
+            self.guard.wake(*full.next)
         if full.wait:
             self.guard.wait(None, min(full.wait, self._far), reason, woken="turn")
         if self.policy.on_conflict == "raise":
@@ -166,7 +168,7 @@ class Delivery:
             back = self.places.give_back(
                 self.call.owner, None, ended=ended, replay=self.call.replay, grace=grace
             )
-            if back.awaited:
-                self.guard.wake()
+            if back.next:
+                self.guard.wake(*back.next)
         except StoreUnavailable as error:
             self.guard.store_error(at, "its lease runs out by itself", error)

@@ -19,12 +19,15 @@ Someone in the line who does not look again when he said he would is out of it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery_patterns.core.lease import Lease, task_id_of
 from celery_patterns.core.script import Ask, Script
 from celery_patterns.core.store import Store, tag
 from celery_patterns.errors import StoreVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 KIND = "concurrency_limit"
 
@@ -64,18 +67,25 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """All places are taken, or promised to the ``ahead`` who wait for longer; look again in ``wait`` s."""
+    """All places are taken, or promised to the ``ahead`` who wait for longer; look again in ``wait`` s.
+
+    Args:
+        wait: Seconds.
+        ahead: How many wait for longer.
+        next: The task ids of those among them for whom places are free.
+    """
 
     wait: float
     ahead: int
+    next: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenBack:
-    """A place was given up: whether it was still this delivery's, and whether others wait for it."""
+    """A place was given up: whether it was still this delivery's, and who may have one that is free."""
 
     kept: bool
-    awaited: bool
+    next: tuple[str, ...] = ()
 
 
 Answer = Started | Copy | Ended | Full
@@ -137,7 +147,7 @@ class Places:
     def _understood(self, word: bytes, first: Any, *rest: Any) -> Answer:
         match word:
             case b"full":
-                return Full(first / 1000, rest[0])
+                return Full(first / 1000, rest[0], _ids(rest[1]))
             case b"copy":
                 return Copy(first.decode(), rest[0] / 1000)
             case b"lapsed":
@@ -179,6 +189,7 @@ class Places:
             owner,
             "" if fence is None else fence,
             _ms(self.remember) if ended else 0,
+            self.limit,
         )
         if grace or replay:
             args += (_ms(grace), replay)
@@ -187,7 +198,7 @@ class Places:
             self.store,
             self._keys(owner),
             args,
-            lambda answer: GivenBack(kept=answer > 0, awaited=answer > 1),
+            _given_back,
         )
 
     def lease_of(self, owner: str, fence: int) -> Lease:
@@ -214,6 +225,15 @@ class Places:
 def limit_key(store: Store, name: str, key: str | None) -> str:
     """The key in Redis of the limit ``name``, or of its part for ``key``."""
     return store.key(KIND, tag(name)) if key is None else store.key(KIND, tag(name), key)
+
+
+def _given_back(answer: Any) -> GivenBack:
+    kept, ids = (answer, ()) if isinstance(answer, int) else answer
+    return GivenBack(kept=kept > 0, next=_ids(ids))
+
+
+def _ids(found: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(one.decode() for one in found)
 
 
 def _ms(seconds: float) -> int:

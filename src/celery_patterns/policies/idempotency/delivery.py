@@ -31,7 +31,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery_patterns.core.copies import EndedBefore
 from celery_patterns.core.guard import Guard
 from celery_patterns.core.lease import Lease, keeper, lapse, task_id_of
-from celery_patterns.core.parking import ALL, FIRST
+from celery_patterns.core.parking import ALL
 from celery_patterns.core.partings import Instead, Parting, part
 from celery_patterns.core.postpone import postpone, redelivery_timeout
 from celery_patterns.core.store import store_of, tag
@@ -210,7 +210,7 @@ class Delivery:
             if self.policy.cache_errors and _is_final(error):
                 self._wake(self.record.fail(lease.fence, pack_error(self.call, error), self.ttl), ALL)
             else:
-                self._wake(self.record.release(lease.fence), FIRST)
+                self._wake(self.record.release(lease.fence))
 
         try:
             report()
@@ -218,10 +218,10 @@ class Delivery:
             self.guard.store_error("release", "trying again until its lease ends", trouble)
             keeper.finish(lease, report, lambda: None)
 
-    def _wake(self, finished: Finished, who: str) -> None:
+    def _wake(self, finished: Finished, *who: str) -> None:
         """Have duplicates look that wait in the room: all, for the result, or the first, to run instead."""
         if finished.awaited or self.guard.was_woken:
-            self.guard.wake(who)
+            self.guard.wake(*who)
 
     # --- the key has ended before
 
