@@ -46,9 +46,8 @@ def main() -> None:
                 gate.AT_ONCE = before
                 assert client.zcard("cp:room-line:{cp}:slow:") == options.calls - 1
         for name, found in seconds.items():
-            print(
-                f"{name:<12} best of {len(found)}: {min(found):.2f} s, {', '.join(f'{x:.2f}' for x in found)}"
-            )
+            trips = options.calls if name == "one by one" else 2 * options.calls // gate.AT_ONCE
+            print(f"{name:<12}{min(found):.2f} s (best of {len(found)}), {trips} round trips")
 
 
 if __name__ == "__main__":
