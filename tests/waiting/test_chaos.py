@@ -93,7 +93,7 @@ def broker_proxy(broker: Any) -> Iterator[Proxy]:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900 + TASKS // 10)
 @pytest.mark.parametrize("gate", [True, False])
 def test_nothing_is_lost_whatever_dies(
     request: pytest.FixtureRequest,

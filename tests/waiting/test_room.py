@@ -8,6 +8,7 @@ from celery_patterns.policies.rate_limits import Rate, RateLimitManager
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand, as_text, close
 from celery_patterns.waiting.parcel import Parcel
 from celery_patterns.waiting.room import Parked, Release, Room, Started, Ticket, Turn, Waits
+from celery_patterns.waiting.stamps import Stamps
 from tests.policies.rate_limits.frozen import FrozenClock
 
 ONE = as_text([Demand(Bucket("one"), Rate.of("1/s"), 1, 1, strict=False)])
@@ -24,6 +25,7 @@ BOTH = as_text(
 def room(store: Store, frozen: FrozenClock) -> Room:
     room = Room(store)
     assert room.release("pump", (), 0).leads
+    store.client.persist(room.key("room-leader"))  # until it looks again, however slow the machine is
     return room
 
 
@@ -353,3 +355,53 @@ def test_what_no_broker_takes_keeps_nobody(room: Room, frozen: FrozenClock) -> N
     frozen.now += 30_000_000
     turn = look(room)
     assert "a" in ids(turn), "it is tried again"
+
+
+def test_whoever_names_no_turn_is_one_more_tenant(room: Room, frozen: FrozenClock) -> None:
+    """A task that was declared without fair_by would wait until all tenants have nothing left."""
+    close(room.store, [Bucket("one")], 1)
+    for number in range(5):
+        park(room, f"a{number}", turn="a")
+    park(room, "plain")
+    park(room, "b0", turn="b")
+    order = []
+    for _ in range(4):
+        frozen.now += 1_000_000
+        turn = look(room)
+        order += ids(turn)
+        room.release("pump", turn.releases, 0)
+        for one in turn.releases:
+            room.start(ONE, one.ticket)
+    assert order.index("plain") <= 2
+    assert order.index("b0") <= 2
+
+
+def test_a_small_tenant_is_not_kept_by_a_large_one(room: Room, frozen: FrozenClock) -> None:
+    """Ten calls of one tenant would wait for a thousand of another."""
+    close(room.store, [Bucket("one")], 1)
+    for number in range(1_000):
+        park(room, f"large-{number}", turn="large")
+    for number in range(10):
+        park(room, f"small-{number}", turn="small")
+    started: list[str] = []
+    while sum(one.startswith("small") for one in started) < 10:
+        assert len(started) <= 30, "three times of what they would take alone"
+        frozen.now += 1_000_000
+        turn = look(room)
+        started += [one.id for one in turn.releases]
+        room.release("pump", turn.releases, 0)
+        for one in turn.releases:
+            room.start(ONE, one.ticket)
+
+
+def test_revoked_stamps_are_known_to_every_pump(room: Room) -> None:
+    """What was revoked by a stamp would run if the workers were restarted before its turn."""
+    Stamps(room).revoke({"order": ["A", "B"], "kind": "x"})
+    stamps = Stamps(room)
+    assert not stamps.match({"stamped_headers": ["order"], "stamps": {"order": ["A"]}})
+    stamps.read()
+    assert stamps.match({"stamped_headers": ["order"], "stamps": {"order": ["Z", "B"]}})
+    assert stamps.match({"stamped_headers": ["order", "kind"], "stamps": {"order": "C", "kind": "x"}})
+    assert not stamps.match({"stamped_headers": ["order"], "stamps": {"order": ["C"]}})
+    assert not stamps.match({"stamps": {"order": ["A"]}})
+    assert not stamps.match({"id": "a"})

@@ -136,6 +136,22 @@ def test_a_revoked_task_never_runs_and_its_chord_learns_of_it(
     wait_for(lambda: parked(limited.app) == 0)
 
 
+def test_a_stamp_that_was_revoked_keeps_what_waits_from_running(
+    limited: ModuleType, stage: Stage, worker: StartWorker, ready: Worker, wait_for: Any
+) -> None:
+    """A revoke by stamps would be forgotten with the workers that heard of it."""
+    assert limited.slow.delay(0).get(timeout=20) == 0
+    call = limited.slow.apply_async((1,), headers={"order": "A"}, stamped_headers=["order"], order="A")
+    wait_for(lambda: parked(limited.app) == 1, timeout=20)
+    limited.app.control.revoke_by_stamped_headers({"order": ["A"]})
+    wait_for(lambda: room_of(limited.app).store.client.exists("cp:room-stamps:{cp}"), timeout=20)
+    ready.kill()
+    worker(LIMITED)
+    RateLimitManager(limited.app).adjust_rate("slow", "1000/s", burst=10)
+    wait_for(lambda: call.state == "REVOKED", timeout=30)
+    assert stage.history.count("started", number=1) == 0
+
+
 def test_an_expired_task_never_runs(limited: ModuleType, stage: Stage, ready: Worker, wait_for: Any) -> None:
     """A task would run although it came too late, or stay PENDING for ever."""
     assert limited.slow.delay(0).get(timeout=20) == 0

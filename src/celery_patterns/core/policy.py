@@ -51,6 +51,8 @@ class Call:
         partings: What policies tell the store when the outermost one has been left, in one round trip
             and in this order.
         reached: The policies that this delivery has come to.
+        at_parking: Called when the call was parked instead of published, with the seconds that it will wait,
+            as it looks; that may be when ``apply_async`` has returned, for calls of a group.
     """
 
     seam: Seam
@@ -62,6 +64,7 @@ class Call:
     at_exit: list[Callable[[BaseException | None], None]] = field(default_factory=list)
     partings: list[Parting] = field(default_factory=list)
     reached: list[Policy] = field(default_factory=list)
+    at_parking: list[Callable[[float], None]] = field(default_factory=list)
     _arguments: Mapping[str, Any] | None = field(default=None, init=False)  # not for a replaced call
     _keys: dict[KeySpec, str] = field(default_factory=dict, init=False)  # likewise
 

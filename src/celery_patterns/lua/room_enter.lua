@@ -5,14 +5,14 @@
 --         wait_us ("" if not timed), patience_us (released after that in any case; "" for never)
 --         turn ("" unless the limit is shared out by turns), head, body
 -- Returns {"ticket", id}: publish it; only at the gate
---         {"parked", how many wait in that line, age of the oldest in us, line}
+--         {"parked", how many wait in that line, age of the oldest in us, line, us that it will wait, as it looks}
 --         {"no pump"}: nobody would ever release it, to this broker; nothing was done
 -- A copy that a worker parks while the same attempt waits already, is that one. A copy published under the
 -- same id is another entry.
 local mode, broker, id, nonce, attempt, place, rank, demands, line, wait, patience, turn, head, body = unpack(ARGV)
 if not has_pump() or redis.call('HGET', KEYS[1], 'broker') ~= broker then return {'no pump'} end
 local now = now_us()
-local due = wait ~= '' and now + wait or nil
+local due, wait_us = wait ~= '' and now + wait or nil, tonumber(wait) or 0
 if demands ~= '' then
   local buckets = look(cjson.decode(demands), now)
   if not buckets then return {'no pump'} end
@@ -23,7 +23,8 @@ if demands ~= '' then
     return {'ticket', nonce}
   end
   save_changed(buckets, now)
-  local _, which = longest(buckets, behind)
+  local which
+  wait_us, which = longest(buckets, behind)
   line, due = buckets[which].id, now + math.max(0, buckets[which].held)
 end
 
@@ -33,7 +34,7 @@ local function parked()
   local all = line ~= '' and key('room-line', line) or key('room-time')
   local first = redis.call('ZRANGE', all, 0, 0)[1]
   local since = first and redis.call('HGET', key('room-entry', first), 'at') or now
-  return {'parked', redis.call('ZCARD', all), math.max(0, now - since), line}
+  return {'parked', redis.call('ZCARD', all), math.max(0, now - since), line, math.max(0, wait_us)}
 end
 if known[1] and not known[2] then -- it waits here already
   if known[1] == nonce then return parked() end
@@ -52,8 +53,9 @@ end
 local score = tonumber(known[4] or (place ~= '' and place) or nil)
 if not score then
   local order
-  if turn ~= '' then
-    local turns, current = key('room-turns', line), redis.call('HGET', key('room-pace', line), 'turn') or 0
+  local turns = key('room-turns', line)
+  if turn ~= '' or redis.call('EXISTS', turns) == 1 then -- whoever names no turn has one of its own
+    local current = redis.call('HGET', key('room-pace', line), 'turn') or 0
     order = math.max(current, redis.call('ZSCORE', turns, turn) or 0) + 1
     redis.call('ZADD', turns, order, turn)
   else

@@ -128,6 +128,8 @@ def _settle(app: Celery, bookings: Sequence[_Booking], producer: Any) -> None:
     for one, answer in zip(bookings, found, strict=True):
         if isinstance(answer, Parked):
             tell_of(one.call, one.entry, answer)
+            for tell in one.call.at_parking:
+                tell(answer.wait)
             continue
         if isinstance(answer, Ticket):
             ticket = CarriedTicket.of_demands(answer.id, "", one.entry.spot.demands)

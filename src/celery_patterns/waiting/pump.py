@@ -26,6 +26,7 @@ from celery_patterns.waiting.broker import broker_of
 from celery_patterns.waiting.parcel import Parcel
 from celery_patterns.waiting.queues import Register, home
 from celery_patterns.waiting.room import LEAD, Room
+from celery_patterns.waiting.stamps import Stamps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ class Pump:
         self.leads = False
         self._outlet = _Outlet(app)
         self._register = Register(self.room)
+        self._stamps = Stamps(self.room)
         self._queues = queues
         self._consumed: dict[str, ReleaseQueue] = {}
         self._taken: list[Release] = []
@@ -95,6 +97,7 @@ class Pump:
             self._renew_at = now + RENEW
             self._register.renew(self._queues)
             self._consumed = self._register.read()
+            self._stamps.read()
         asked = monotonic()
         turn = self.room.release(self.name, self._taken, MOST if self._outlet.is_open() else 0)
         self._taken = []
@@ -145,7 +148,7 @@ class Pump:
             headers[TICKET_HEADER] = Ticket.of_demands(
                 release.ticket, release.place, release.demands
             ).header()
-        if release.revoked:
+        if release.revoked or self._stamps.match(headers):
             headers[REVOKED_HEADER] = True
         meant = home(parcel.exchange, parcel.routing_key)
         queue = self._consumed.get(meant)

@@ -63,11 +63,19 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """It waits: how many do in its line, and since when the first of them, in seconds."""
+    """It waits.
+
+    Args:
+        line: Where; empty for those who wait for a time.
+        waiting: How many do there.
+        oldest: For how many seconds the first of them has.
+        wait: For how many seconds it will, as it looks.
+    """
 
     line: str
     waiting: int
     oldest: float
+    wait: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +333,7 @@ def _entered(answer: Any) -> Ticket | Parked | None:
         case b"ticket":
             return Ticket(answer[1].decode())
         case b"parked":
-            return Parked(answer[3].decode(), answer[1], answer[2] / 1e6)
+            return Parked(answer[3].decode(), answer[1], answer[2] / 1e6, answer[4] / 1e6)
     return None
 
 

@@ -22,6 +22,7 @@ from celery_patterns.waiting import helper
 from celery_patterns.waiting.broker import room_of, transport_of
 from celery_patterns.waiting.lookout import is_on
 from celery_patterns.waiting.queues import release_queues
+from celery_patterns.waiting.stamps import Stamps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,4 +135,21 @@ def _revoking(revoke: Any) -> Any:
     return revoke_and_cancel
 
 
+def _revoking_stamps(revoke: Any) -> Any:
+    """The same for revokes by stamped headers, which are put on record for the pump."""
+
+    def revoke_and_record(state: Any, headers: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = revoke(state, headers, *args, **kwargs)
+        if _pumps:
+            named = dict(one.split("=")[:2] for one in headers) if isinstance(headers, list) else headers
+            try:
+                Stamps(room_of(state.app)).revoke(named)
+            except PatternsError as error:
+                logger.warning("Revoked by %s, but not in the waiting room: %s", headers, error)
+        return answer
+
+    return revoke_and_record
+
+
 Panel.data["revoke"] = _revoking(Panel.data["revoke"])
+Panel.data["revoke_by_stamped_headers"] = _revoking_stamps(Panel.data["revoke_by_stamped_headers"])

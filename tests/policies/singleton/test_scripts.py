@@ -90,3 +90,32 @@ def test_two_keys_lie_in_one_slot_each(store: Store) -> None:
         begun = one.begin("a/1")
         assert isinstance(begun, Started)
         assert one.release("a/1", begun.fence, ended=True) is None
+
+
+def test_a_lock_is_kept_for_a_task_that_waits_elsewhere(store: Store) -> None:
+    """A task that is parked for a day would lose its key after an hour; or be given another's."""
+    mine, newest = lock(store), lock(store, "keep_latest")
+    mine.queue("a", 10)
+    assert mine.keep_queued("a", 1_000)
+    assert mine.keep_queued("a", 10), "never for a shorter time"
+    assert mine.queue("b", 10) == Held("a/", pytest.approx(1_000, abs=5))
+    assert not mine.keep_queued("b", 1_000)
+    assert isinstance(newest.begin("a/1"), Started)
+    assert isinstance(newest.queue("c", 10), Queued)
+    assert newest.keep_queued("c", 1_000)
+    newest.release("a/1", None, ended=True)
+    assert newest.queue("a", 10) == Queued(pytest.approx(store.now() * 1e6, abs=5e6))
+    assert not newest.keep_queued("x", 10)
+
+
+def test_an_end_says_who_waits(store: Store) -> None:
+    """Those who wait would look for their turn again and again, since nobody would wake them."""
+    mine = lock(store, "defer")
+    first = mine.begin("a/1")
+    assert isinstance(first, Started)
+    assert mine.begin("b/1", turn=60) == Held("a/1", pytest.approx(60, abs=2), turn=True)
+    back = mine.give_back("a/1", first.fence, ended=True)
+    assert (back.next, back.awaited, back.successor) == ("b", True, None)
+    second = mine.begin("b/2")
+    assert isinstance(second, Started)
+    assert not mine.give_back("b/2", second.fence, ended=True).next

@@ -40,6 +40,7 @@ WAITING = frozenset({"defer", "replace", "keep_latest"})
 
 _queue = Script("singleton_queue")
 _begin = Script("singleton_begin")
+_keep = Script("singleton_keep")
 _end = Script("singleton_end")
 
 
@@ -167,6 +168,14 @@ class Lock:
         if word == b"version":
             raise self._newer(what)
         return Held(what.decode(), left[0] / 1000)
+
+    def keep_queued(self, task_id: str, queued: float) -> bool:
+        """Keep it for a task that will be due within ``queued`` from now on; whether it has it, or its turn.
+
+        Raises:
+            StoreUnavailable: It lasts as long as was said before.
+        """
+        return bool(_keep(self.store, (self.key,), (task_id, _ms(queued))))
 
     def begin(
         self,

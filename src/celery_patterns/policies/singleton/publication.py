@@ -96,6 +96,7 @@ class Publication:
         return proceed(self.call)
 
     def _publish(self, queued: Queued, proceed: Publish) -> AsyncResult[Any]:
+        self.call.at_parking.append(self._keep)
         newest = self.policy.on_conflict in {"replace", "keep_latest"}
         call = self._with_headers({AT_HEADER: queued.at}) if newest else self.call
         try:
@@ -117,6 +118,13 @@ class Publication:
             self.guard.refuse(SingletonConflict(f"key {self.guard.key} is held by {holder}", held.left))
         self.guard.tell("joined", holder=holder)
         return cast("AsyncResult[Any]", self.call.task.AsyncResult(holder))
+
+    def _keep(self, wait: float) -> None:
+        """It waits for something else before a worker has it: the lock lasts as much longer."""
+        try:
+            self.lock.keep_queued(self._id, self._queued() + wait)
+        except StoreUnavailable as error:
+            self.guard.store_error("parking", "the lock lasts until queued_ttl", error)
 
     def _withdraw(self) -> None:
         """Nothing was published: give up the lock, or the turn."""
