@@ -13,6 +13,7 @@ from celery import chain, chord
 from celery_patterns import Rate, RateLimitManager
 from celery_patterns.core.store import store_of
 from celery_patterns.waiting.room import Room
+from tests.ground import tree
 from tests.ground.stage import Stage
 from tests.ground.workers import Worker
 from tests.policies.rate_limits.windows import excess, micros
@@ -150,6 +151,20 @@ def test_a_stamp_that_was_revoked_keeps_what_waits_from_running(
     RateLimitManager(limited.app).adjust_rate("slow", "1000/s", burst=10)
     wait_for(lambda: call.state == "REVOKED", timeout=30)
     assert stage.history.count("started", number=1) == 0
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "gevent"])
+def test_every_pool_has_its_pump(stage: Stage, worker: StartWorker, wait_for: Any, pool: str) -> None:
+    """Workers of another pool than prefork would park what nobody releases, or leave their pump behind."""
+    limited = stage.load(LIMITED)
+    started = worker(LIMITED, pool=pool)
+    wait_for(lambda: pump_is_there(limited.app), timeout=30)
+    (pump,) = started.pumps()
+    calls = [limited.busy.delay(number) for number in range(40)]
+    assert [call.get(timeout=40) for call in calls] == list(range(40))
+    assert stage.history.count("started") == 40
+    os.kill(started.pid, signal.SIGTERM)
+    wait_for(lambda: not tree.alive(pump), timeout=30, message="the pump ends with its worker")
 
 
 def test_an_expired_task_never_runs(limited: ModuleType, stage: Stage, ready: Worker, wait_for: Any) -> None:
