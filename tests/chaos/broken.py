@@ -11,11 +11,14 @@ from unittest.mock import patch
 
 from celery_patterns.core import guard, lease, postpone
 from celery_patterns.core.script import Script
+from celery_patterns.deadletters import deliveries
+from celery_patterns.policies.concurrency import places
 from celery_patterns.policies.dead_letter.burial import Burial
 from celery_patterns.policies.idempotency import record
 from celery_patterns.policies.rate_limits import buckets
 from celery_patterns.policies.retry import RetryPolicy
 from celery_patterns.policies.singleton import lock
+from tests.ground.history import History
 
 Broken = Callable[[], AbstractContextManager[Any]]
 
@@ -65,6 +68,17 @@ LIMITS = "limits are kept"
 LETTERS = "a failure is one dead letter"
 LOST = "nothing is lost"
 LEFT = "nothing is left behind"
+STOPPED = "a task that kills is stopped"
+ACCOUNTED = "every body is accounted for"
+
+
+def without_ends(history: History, event: str, **fields: Any) -> None:
+    """A history in which no body ends."""
+    if event != "end":
+        add(history, event, **fields)
+
+
+add = History.add
 
 MUTANTS: dict[str, tuple[Broken, str, str]] = {
     "a late holder may overwrite its successor's result": (
@@ -145,6 +159,21 @@ MUTANTS: dict[str, tuple[Broken, str, str]] = {
         method(guard.Guard, "outcome_of", lambda *_: None),
         "handed on",
         HANDED_ON,
+    ),
+    "one more than the limit may be at work": (
+        script(places._acquire, "if ahead >= ARGV[4] - ", "if ahead > ARGV[4] - "),
+        "crowd",
+        HOLDERS,
+    ),
+    "deaths are not counted": (
+        script(deliveries._begin, "local most = tonumber(ARGV[2])", "local most = 99"),
+        "lethal",
+        STOPPED,
+    ),
+    "ends of bodies are not written down": (
+        method(History, "add", without_ends),
+        "rush",
+        ACCOUNTED,
     ),
     "what is put off is not published": (
         method(postpone, "_publish", lambda *_: None),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
+from celery import Celery, current_task
 
 from celery_patterns import Policy
 from celery_patterns.core.postpone import redelivery_timeout
@@ -34,6 +34,10 @@ MOST = 400
 
 def nothing() -> None:
     """Nothing else happens."""
+
+
+class Killed(SystemExit):
+    """The process of a delivery is gone; nothing that it would do in this process counts."""
 
 
 def noted(value: Any) -> Any:
@@ -60,11 +64,14 @@ class Inline:
         self._delivered: list[Any] = []
         self._pids = [os.getpid()]
         self._deliveries = 0
+        self._dead: dict[int, tuple[Any, Any]] = {}
         self.note = app.task(name="note", shared=False)(noted)
 
     @property
     def pid(self) -> int:
-        """Each delivery stands for a process of its own, and has a pid in the history."""
+        """Each delivery stands for a process of its own, with a pid in the history; the dead have none."""
+        if self._pids[-1] in self._dead:
+            raise Killed
         return self._pids[-1]
 
     def bind(self, policies: Mapping[str, Policy], places: int = 1) -> None:
@@ -124,8 +131,22 @@ class Inline:
         self.history.add("received", id=message.headers["id"], redelivered=redelivered)
         try:
             self.worker.deliver(message)
+        except Killed:
+            pass
         finally:
-            self._pids.pop()
+            victim = self._dead.get(self._pids.pop())
+        if victim:
+            task, request = victim
+            task.__trace__ = None
+            task.__patterns__.lost(request, 0.0)
+
+    def die(self) -> None:
+        """Kill the process of the present delivery; the worker's parent notices."""
+        number, pid = len(self.history.entries("fault")), self.pid
+        self.history.add("fault", number=number, kind="kill_child", pids=[pid], slot=0)
+        self.history.add("over", number=number, kind="kill_child", slot=0)
+        self._dead[pid] = current_task._get_current_object(), current_task.request_stack.top
+        raise Killed
 
     def deliver_again(self, which: int) -> None:
         """Deliver one of the latest messages again, as a broker does that had no acknowledgement of it."""

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from celery_patterns import (
+    ConcurrencyLimit,
+    ConcurrencyLimitedTask,
     DeadLetterMixin,
     IdempotentTask,
     RateLimits,
@@ -36,6 +38,47 @@ def rush(world: Inline) -> None:
         pass
     for number in range(3):
         world.publish(pay, f"order-{number}", "ab"[number % 2], ("fine", "flaky")[number == 1])
+
+
+class Crowded(DeadLetterMixin, RetryableTask, IdempotentTask, ConcurrencyLimitedTask):
+    """Some may be at work at once, and no more."""
+
+    abstract = True
+    dead_letter = POLICIES["dead_letter"]
+    retry_policy = POLICIES["retry_policy"]
+    idempotency = POLICIES["idempotency"]
+    concurrency_limit = ConcurrencyLimit(2, key="account", lease=LEASE)
+
+
+class Lethal(DeadLetterMixin, IdempotentTask):
+    """Nothing keeps it from beginning again."""
+
+    abstract = True
+    dead_letter = POLICIES["dead_letter"]
+    idempotency = POLICIES["idempotency"]
+
+
+def crowd(world: Inline) -> None:
+    """More arrive than may be at work at once, while others are."""
+    pay = world.declare("pay", Crowded)
+    world.bind(POLICIES, places=2)
+    world.meanwhile = lambda: [world.deliver_next(due=True) for _ in range(3)]
+    for number in range(6):
+        world.publish(pay, f"order-{number}")
+    while world.deliver_next():
+        pass
+
+
+def lethal(world: Inline) -> None:
+    """A task kills its process whenever it begins, and is delivered again each time."""
+    pay = world.declare("pay", Lethal)
+    world.publish(pay, "order-1")
+    world.meanwhile = world.die
+    world.deliver_next()
+    for _ in range(8):
+        world.deliver_again(0)
+        while world.deliver_next():
+            pass
 
 
 def twins(world: Inline) -> None:
@@ -109,6 +152,8 @@ def burst(world: Inline) -> None:
 
 SCENARIOS: dict[str, Callable[[Inline], None]] = {
     "rush": rush,
+    "crowd": crowd,
+    "lethal": lethal,
     "twins": twins,
     "overslept": overslept,
     "succeeded": succeeded,

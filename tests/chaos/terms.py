@@ -65,5 +65,8 @@ def as_entry(redelivery: float, policies: Mapping[str, Policy] = POLICIES, place
         limit.name: {"rate": str(limit.rate), "burst": limit.burst, "strict": limit.strict}
         for limit in (buckets.limits if isinstance(buckets, Limits) else ())
     }
+    letters = policies.get("dead_letter")
+    most = letters.max_deliveries if isinstance(letters, DeadLetter) else None
     times = {"lease": LEASE, "ttl": TTL, "queued_ttl": QUEUED_TTL, "redelivery": redelivery}
-    return {**times, "limits": limits, "kinds": sorted(policies), "places": places}
+    bounds = {"limits": limits, "places": places, "max_deliveries": most}
+    return {**times, **bounds, "kinds": sorted(policies)}

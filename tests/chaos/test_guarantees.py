@@ -1,11 +1,12 @@
 """Is the checker able to fail? Each mechanism is broken on purpose, and each guarantee has to notice."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.broken import MUTANTS
-from tests.chaos.guarantees import check
+from tests.chaos.guarantees import GUARANTEES, check
 from tests.chaos.inline import inline
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.story import Story
@@ -23,6 +24,12 @@ def test_nothing_is_found_where_nothing_is_broken(scenario: str, tmp_path: Path)
     """A checker that always finds something would be switched off."""
     story = played(scenario, tmp_path)
     assert not check(story), summary(story)
+
+
+def test_each_guarantee_rests_on_something_that_is_broken_here() -> None:
+    """A checker that nothing makes fail may be one that cannot."""
+    names = {sys.modules[guarantee.__module__].NAME for guarantee, _ in GUARANTEES}
+    assert names == {guarantee for _, _, guarantee in MUTANTS.values()}
 
 
 @pytest.mark.parametrize("what", MUTANTS)

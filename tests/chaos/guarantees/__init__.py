@@ -11,6 +11,7 @@ from tests.chaos.guarantees.leftovers import nothing_left
 from tests.chaos.guarantees.letters import failures_kept
 from tests.chaos.guarantees.limits import limits_kept
 from tests.chaos.guarantees.lost import nothing_lost
+from tests.chaos.guarantees.poison import killers_stopped
 from tests.chaos.guarantees.results import one_result
 from tests.chaos.guarantees.violation import Violation
 from tests.chaos.story import Story
@@ -26,6 +27,7 @@ GUARANTEES: tuple[tuple[Guarantee, str | None], ...] = (
     (one_holder, None),
     (limits_kept, "token_bucket"),
     (failures_kept, "dead_letter"),
+    (killers_stopped, "dead_letter"),
     (nothing_left, None),
 )
 """Each guarantee, and the policy that a task needs to have it."""
