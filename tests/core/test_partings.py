@@ -1,5 +1,6 @@
 """What policies tell the store when a run is over: in one round trip, in order, and all of it."""
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -162,6 +163,32 @@ def test_a_run_that_was_superseded_has_not_ended_for_its_lock(
     assert runs == ["A"]
     assert seen[0] == []
     assert [event.detail["by"] for event in patterns_events.of("superseded", task)] == ["other"]
+
+
+def test_a_run_leaves_nothing_to_the_garbage_collector(
+    app: Celery, store: Store, worker: InlineWorker
+) -> None:
+    """Each task would make the worker look through its whole memory a little sooner."""
+
+    def body(order: int) -> None:
+        pass
+
+    task = guarded(app, body)
+    for order in range(10):
+        task.delay(order)
+    requests = [worker.request(message) for message in worker.take()]
+    requests.pop(0).execute()
+    task.__trace__ = None
+    gc.collect()
+    gc.disable()
+    try:
+        for request in requests:
+            request.execute()
+            task.__trace__ = None
+        del request
+        assert gc.collect() < len(requests)
+    finally:
+        gc.enable()
 
 
 def test_scripts_are_asked_together_on_every_kind_of_store(every_store_url: str) -> None:

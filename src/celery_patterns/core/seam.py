@@ -46,6 +46,7 @@ logger = logging.getLogger("celery_patterns")
 
 _BEGUN = "cp_begun"
 _TOLD = "cp_told"
+_ACTIVE = "cp_active"
 
 
 class Seam:
@@ -129,6 +130,7 @@ class Seam:
 
     def _run_through(self, call: Call) -> Any:
         active = self.active()
+        setattr(call.request, _ACTIVE, active)
         run = self._layers if active is self.policies else onion(active, self._begin_body)
         while True:
             try:
@@ -221,7 +223,8 @@ class Seam:
     def _tell(self, request: Context, hook: str, *detail: Any) -> None:
         """Call a hook of each policy. One that fails neither stops the others nor what Celery reports."""
         call = self.rebuilt(request)
-        for policy in self.active():
+        active: tuple[Policy, ...] | None = getattr(request, _ACTIVE, None)  # in the process that ran it
+        for policy in self.active() if active is None else active:
             try:
                 getattr(policy, hook)(call, *detail)
             except Exception:

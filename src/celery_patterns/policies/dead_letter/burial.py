@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery.app.task import Context
@@ -87,14 +86,14 @@ class Burial:
             setattr(request, _LETTER, self.letter())
             return
         seen = Context(vars(request), headers=dict(request.headers or {}))
-        setattr(request, _LETTER, partial(self._written, seen, call.args, dict(call.kwargs)))
+        setattr(request, _LETTER, (seen, call.args, dict(call.kwargs)))
 
     def letter(self) -> Message:
         """The message as it was before the body ran."""
         kept = getattr(self.request, _LETTER, None)
         if isinstance(kept, Message):
             return kept
-        letter = kept() if kept else self._written(self.request, self.call.args, self.call.kwargs)
+        letter = self._written(*(kept or (self.request, self.call.args, self.call.kwargs)))
         if kept:
             setattr(self.request, _LETTER, letter)
         return letter
