@@ -89,6 +89,23 @@ def test_a_run_that_is_over_tells_the_store_in_one_round_trip(
     assert reads[-1] - reads[-2] == 2  # one is the look itself
 
 
+def test_an_id_that_a_policy_has_made_is_known_to_be_new(app: Celery, store: Store) -> None:
+    """Each publication would ask whether a task of its id has ended before, which none can have."""
+
+    def body(order: int) -> None:
+        pass
+
+    task = guarded(app, body)
+    task.delay(0)
+
+    def reads() -> int:
+        return int(store.client.info("stats")["total_reads_processed"])
+
+    before = reads()
+    task.delay(1)
+    assert reads() - before == 2  # the singleton's lock, and the look itself
+
+
 def test_the_result_is_recorded_before_the_lock_is_given_up(
     app: Celery, store: Store, worker: InlineWorker
 ) -> None:

@@ -45,6 +45,7 @@ class Call:
         kwargs: Keyword arguments.
         options: What ``apply_async`` was given; empty while the call runs.
         request: The running request, a Celery ``Context``; ``None`` while the call is being published.
+        has_new_id: Whether a policy has made the task id for this publication.
         at_start: Called, in order, when all policies have let the call through and its body begins.
         at_exit: Called, the last one first, when the outermost policy has been left, with what left
             it: an exception, or ``None`` for a result. Only there one knows whether that is final.
@@ -60,6 +61,7 @@ class Call:
     kwargs: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     request: Any = None
+    has_new_id: bool = False
     at_start: list[Callable[[], None]] = field(default_factory=list)
     at_exit: list[Callable[[BaseException | None], None]] = field(default_factory=list)
     partings: list[Parting] = field(default_factory=list)
@@ -101,7 +103,8 @@ class Call:
     def has_chosen_id(self) -> bool:
         """Whether its publisher has chosen the task id: it may be one that has been there before."""
         options = self.options
-        return bool(options.get("task_id") and not (options.get("root_id") or options.get("group_id")))
+        chosen = options.get("task_id") and not self.has_new_id
+        return bool(chosen and not (options.get("root_id") or options.get("group_id")))
 
     @property
     def replay(self) -> int:

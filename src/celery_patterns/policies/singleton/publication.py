@@ -66,7 +66,8 @@ class Publication:
         self.policy = policy
         self.has_chosen_id = call.has_chosen_id
         self.is_bare = not any(call.options.get(name) for name in _CANVAS)
-        self.call = replace(call, options={**call.options, "task_id": call.id or uuid()})
+        new = call.id is None
+        self.call = replace(call, options={**call.options, "task_id": call.id or uuid()}, has_new_id=new)
         self.lock = replace(lock, host=socket.gethostname())
         self.guard = Guard(self.call, KIND, key, policy.on_store_error)
 
