@@ -4,8 +4,8 @@
 -- KEYS[2] the lease of this task id, <KEYS[1]>:held:<id>: owner, fence, until, host
 -- KEYS[3] the marker of this task id, "ended <replay>"
 -- ARGV    owner, lease_ms, keep_ms, limit, host, and if need be "again" where a remembered end does not count,
---         and for those who wait: waited_ms, near_ms and far_ms: until the next look of one whose turn is
---         next, and of others, slack_ms: how late a look may come
+--         and for those who wait: waited_ms, near_ms and far_ms: the least and the most until the next look,
+--         slack_ms: how late a look may come, pace_ms: how much later each further round of places looks
 -- Returns the fence of a run that starts; asking again as the same owner changes nothing
 --         {"lapsed", fence, owner}: it starts, and an owner's lease had lapsed
 --         {"copy", owner, left in ms}: another delivery of this task id runs
@@ -44,13 +44,14 @@ if redis.call('ZCARD', held) >= tonumber(ARGV[4]) or redis.call('EXISTS', line) 
   if ahead >= free then
     local next = free > 0 and redis.call('ZRANGE', line, 0, free - 1) or {}
     if not ARGV[7] then return {'full', 0, ahead, next} end
-    local wait = ahead < tonumber(ARGV[4]) and ARGV[8] or ARGV[9]
+    local wait = math.min(ARGV[9], ARGV[8] + math.floor(ahead / ARGV[4]) * ARGV[11])
+    local keep = string.format('%.0f', wait + ARGV[10])
     redis.call('ZADD', line, 'NX', arrived, id)
-    redis.call('ZADD', looks, string.format('%.0f', ms + wait + ARGV[10]), id)
+    redis.call('ZADD', looks, string.format('%.0f', ms + keep), id)
     for _, key in ipairs({line, looks}) do
-      if redis.call('PTTL', key) < wait + ARGV[10] then redis.call('PEXPIRE', key, wait + ARGV[10]) end
+      if redis.call('PTTL', key) < tonumber(keep) then redis.call('PEXPIRE', key, keep) end
     end
-    return {'full', tonumber(wait), ahead, next}
+    return {'full', wait, ahead, next}
   end
   redis.call('ZREM', line, id)
   redis.call('ZREM', looks, id)

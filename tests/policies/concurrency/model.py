@@ -17,6 +17,7 @@ class Model:
     lease: float
     slack: float
     remember: float
+    pace: float
     now: float = 0.0
     holders: dict[str, tuple[str, float]] = field(default_factory=dict)
     forgotten: dict[str, float] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class Model:
             ahead = sum(1 for one, since in self.line.items() if one != task and since <= arrived)
             if ahead >= self.limit - len(self.places):
                 next_ = self.next()
-                wait = near if ahead < self.limit else far
+                wait = min(far, near + ahead // self.limit * self.pace) if near else 0.0
                 if wait:
                     self._stand_in_line(task, arrived, wait)
                 return "full", (wait, ahead, next_)

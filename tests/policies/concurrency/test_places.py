@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from celery_patterns.core.store import Store
 from celery_patterns.policies.concurrency.places import (
     LOOK_SLACK,
+    PACE,
     Copy,
     Ended,
     Full,
@@ -21,7 +22,7 @@ from tests.ground.frozen import FrozenTime, frozen_time
 from tests.policies.concurrency.model import Model
 
 # Time passes by even seconds, which no length and no sum of them is: nothing ends in the moment of a look.
-LEASE, REMEMBER, NEAR, FAR, GRACE = 10.5, 101.0, 2.0, 8.0, 1.0
+LEASE, REMEMBER, NEAR, FAR, GRACE = 10.5, 101.0, 2.1, 4.0, 1.0
 TASKS = ["a", "b", "c", "d", "e", "f"]
 STEPS, EXAMPLES = 50, 250
 
@@ -44,7 +45,7 @@ class PlacesMachine(RuleBasedStateMachine):
     @initialize(limit=st.integers(1, 3), waits=st.booleans())
     def declare(self, limit: int, waits: bool) -> None:
         self.near, self.far = (NEAR, FAR) if waits else (0.0, 0.0)
-        self.model = Model(limit, LEASE, LOOK_SLACK, REMEMBER)
+        self.model = Model(limit, LEASE, LOOK_SLACK, REMEMBER, PACE)
         key = limit_key(self.store, "shop.export", "1")
         self.places = Places(store=self.store, key=key, limit=limit, lease=LEASE, remember=REMEMBER)
 

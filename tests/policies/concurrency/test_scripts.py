@@ -17,7 +17,7 @@ def test_places_are_taken_renewed_waited_for_and_given_back(every_store_url: str
     assert isinstance(places.acquire("a/2"), Copy)
     assert places.acquire("c/1", near=1, far=8) == Full(1, 0)
     assert places.acquire("d/1", near=1, far=8) == Full(1, 1)
-    assert places.acquire("e/1", near=1, far=8) == Full(8, 2)
+    assert places.acquire("e/1", near=1, far=8) == Full(1.5, 2)
     lease = places.lease_of("a/1", one.fence)
     assert lease.renew()
     score = store.client.zscore(f"{places.key}:held", "a")

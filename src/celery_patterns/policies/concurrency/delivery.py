@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SHORTEST_POLL = 0.2
 """Seconds until the first look of a call that waits."""
 NEAR_POLL, FAR_POLL = 1.0, 15.0
-"""Seconds between two looks of a call whose turn is next, and of one that is further behind."""
+"""Seconds between two looks of a call whose turn is next, and of one that is far behind."""
 PARKED_POLL = 60.0
 """For how long a call that is woken keeps its place in the line without a look."""
 

@@ -37,6 +37,14 @@ VERSION = "1"
 LOOK_SLACK = 5.0
 """Seconds by which a look may be late: the way through the broker, and a queue that is not empty."""
 
+PACE = 0.5
+"""Seconds by which a call looks more seldom for each ``limit`` calls that are ahead of it.
+
+Those whose turn is next look often, those far behind seldom, and nobody so seldom that it would miss its
+turn: that comes no sooner than all those ahead have run. So however many wait, there are at most about a
+dozen looks a second for each place, and those of who looks every ``far`` seconds.
+"""
+
 _acquire = Script("concurrency_acquire")
 _release = Script("concurrency_release")
 
@@ -130,7 +138,7 @@ class Places:
             again: Run also if an earlier delivery of the task ended.
             waited: For how long it has been waiting.
             near: When it would look again if its turn is next; 0 if it would not.
-            far: When it would look again otherwise.
+            far: When it would look again at the latest; see :data:`PACE`.
 
         Raises:
             StoreUnavailable: Nobody knows.
@@ -140,7 +148,7 @@ class Places:
         if again or near:
             args += ("again" if again else "",)
         if near:
-            args += (_ms(waited), _ms(near), _ms(far), _ms(LOOK_SLACK))
+            args += (_ms(waited), _ms(near), _ms(far), _ms(LOOK_SLACK), _ms(PACE))
         answer = _acquire(self.store, self._keys(owner), args)
         return Started(answer, None) if type(answer) is int else self._understood(*answer)
 
