@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import chain, chord, group
 
-from celery_patterns import ChordFailed, Outcomes, partial_chord
+from celery_patterns import ChordFailed, Outcomes, Progress, partial_chord, workflow_progress
 from celery_patterns.flows.chords.record import ChordRecord
 from tests.flows.chords.conftest import CHORDS, PATIENCE, Ground
 from tests.ground.stage import Stage
@@ -209,6 +209,27 @@ def test_a_chord_that_is_begun_twice_ends_once(
     assert ground.told(label) == ["ok [1, 2]", "failed Business"]
     ground.flush()
     assert ground.runs(label) == 1
+
+
+def test_a_body_may_be_replaced_by_another_chord(ground: Ground, tasks: ModuleType) -> None:
+    """A body that has the failed parts run again keeps its id, and the second chord would be taken for the first."""
+    label = ground.label()
+    header = [tasks.give.s(1), tasks.fail.s()]
+    result = partial_chord(header, tasks.try_again.s(label), min_success=1).apply_async()
+    assert result.get(timeout=PATIENCE) == ["ok old", "ok new"]
+    assert ground.stage.history.count("tried", label=label) == 1
+    assert workflow_progress(tasks.app.AsyncResult(result.id)) == Progress(done=2, failed=0, total=2)
+
+
+def test_two_chords_may_have_one_id(ground: Ground, tasks: ModuleType) -> None:
+    """A chord that is given the same task_id every night would run in the first night only."""
+    first, second, nightly = ground.label(), ground.label(), ground.label("nightly")
+    partial_chord([tasks.give.s(1)], tasks.gather.s(first)).apply_async(task_id=nightly)
+    assert ground.told(first) == ["ok 1"]
+    partial_chord([tasks.give.s(2), tasks.give.s(3)], tasks.gather.s(second)).apply_async(task_id=nightly)
+    assert ground.told(second) == ["ok 2", "ok 3"]
+    ground.flush()
+    assert ground.runs(first) == 1
 
 
 def test_parts_that_our_policies_defer_are_waited_for(

@@ -36,7 +36,7 @@ def record(backend: PartialRedisBackend) -> ChordRecord:
     """The record of a chord that has begun."""
     backend.client.flushdb()
     made = ChordRecord(backend, "chord")
-    assert made.begin(IDS, deadline=None, steps=[])
+    assert made.begin(IDS, deadline=None, steps=[]) == "begun"
     return made
 
 
@@ -126,7 +126,7 @@ def test_any_sequence_of_operations_does_as_the_model(backend: Any, steps: list[
     """In some order of events a part would be counted twice or not at all, or a chord end twice."""
     backend.client.flushdb()
     record, model = ChordRecord(backend, "chord"), Model()
-    assert record.begin(IDS, deadline=None, steps=[])
+    assert record.begin(IDS, deadline=None, steps=[]) == "begun"
     for name, *args in steps:
         assert do(record, name, *args) == getattr(model, name)(*args), (name, args)
     if not model.ended:
@@ -159,7 +159,8 @@ def do(record: ChordRecord, name: str, *args: Any) -> Any:
 def test_beginning_again_changes_nothing(record: ChordRecord) -> None:
     """A chain step that is delivered twice would forget what had been reported."""
     record.report("a", "ok", b"1")
-    assert not record.begin(IDS, deadline=5, steps=["x"])
+    assert record.begin(IDS, deadline=5, steps=["x"]) == "known"
+    assert record.begin(["other"], deadline=5, steps=[]) == "other"
     assert record.slots()[0].state == "ok"
 
 

@@ -1,12 +1,20 @@
-"""The beginning of a partial chord: its parts and its deadline are known before the header is published."""
+"""The beginning of a partial chord: its parts and its deadline are known before the header is published.
+
+Its id is that of the first task of its body, where a caller's result finds it. Several chords may
+end in one task: a body that is replaced by a chord (``self.replace``), and whoever gives a chord the
+same ``task_id`` every night. What is the same in the same chord that is published again, and in no
+other, are the ids of its parts. So a chord whose record another one has gets an id made of both.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from celery.utils.log import get_task_logger
+
 from celery_patterns.errors import PolicyError
-from celery_patterns.flows.chords.record import ChordRecord
+from celery_patterns.flows.chords.record import ChordRecord, digest
 from celery_patterns.flows.chords.signatures import result_id, starters
 from celery_patterns.flows.chords.watch import watch_later
 
@@ -14,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from celery_patterns.flows.chords.mark import Mark
+
+logger = get_task_logger(__name__)
 
 
 def begin(backend: Any, group_id: str, results: Iterable[Any], body: Mapping[str, Any], mark: Mark) -> None:
@@ -38,14 +48,20 @@ def begin(backend: Any, group_id: str, results: Iterable[Any], body: Mapping[str
         twice = next(one for one in ids if ids.count(one) > 1)
         raise PolicyError(f"two parts of a partial chord have the task id {twice!r}: they would be one part")
     # A chord in a chord's body has the same result as the chord, but not the same beginning.
-    chord_id = next(starters(body))["options"].get("task_id") or group_id
-    replace(mark, id=chord_id).put_on(body)
+    record = ChordRecord(backend, next(starters(body))["options"].get("task_id") or group_id)
     steps = list(dict.fromkeys(steps_to(parts))) if mark.fail_fast else []
-    record = ChordRecord(backend, chord_id)
-    record.begin(ids, mark.deadline, steps)
+    begun = record.begin(ids, mark.deadline, steps)
+    if begun == "other":
+        record = ChordRecord(backend, f"{record.id}.{digest(ids)}")
+        begun = record.begin(ids, mark.deadline, steps)
+    if begun == "known":
+        logger.warning(
+            "Chord %s is published again, with the same parts: what has ended of it stays so", record.id
+        )
+    replace(mark, id=record.id).put_on(body)
     record.known_as(result_id(body), mark.deadline)
     if mark.deadline is not None:  # also where the chord was known: who began it may have died before this
-        watch_later(backend.app, chord_id, body, mark.deadline)
+        watch_later(backend.app, record.id, body, mark.deadline)
 
 
 def leaves(results: Iterable[Any]) -> Iterator[Any]:

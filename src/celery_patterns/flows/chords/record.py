@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
@@ -61,6 +62,9 @@ class Again:
     total: int
 
 
+Begun = Literal["begun", "known", "other"]
+"""What is true of a record: it is new, that of this very chord, or that of a chord with other parts."""
+
 Missing = Literal["late", "unknown"]
 """Why there are no counts: the chord has ended, or is not known (any more)."""
 
@@ -91,7 +95,7 @@ class ChordRecord:
 
     Args:
         backend: The result backend.
-        chord_id: The chord's id, which is that of the first task of its body.
+        chord_id: The chord's id: see :mod:`~celery_patterns.flows.chords.begin`.
     """
 
     def __init__(self, backend: Any, chord_id: str) -> None:
@@ -109,11 +113,12 @@ class ChordRecord:
         expires = getattr(backend, "chord_expires", None) or backend.expires  # the first is Celery 5.7's
         return float(expires or FOREVER)
 
-    def begin(self, ids: Sequence[str], deadline: float | None, steps: Sequence[str]) -> bool:
-        """Write down the parts; whether the chord is new."""
+    def begin(self, ids: Sequence[str], deadline: float | None, steps: Sequence[str]) -> Begun:
+        """Write down the parts, unless these (or those of another chord) are written down already."""
         ttl = self.ttl + (deadline or 0)
-        args = (_ms(ttl), _ms(deadline or 0), json.dumps(steps) if steps else "", *ids)
-        return bool(self._run("begin", *args))
+        args = (digest(ids), _ms(ttl), _ms(deadline or 0), json.dumps(steps) if steps else "", *ids)
+        answer: Any = bytes_to_str(self._run("begin", *args))
+        return cast("Begun", answer)
 
     def known_as(self, result_id: str | None, deadline: float | None) -> None:
         """Let the chord be found by the id of its result, where its body is not a single task."""
@@ -182,6 +187,11 @@ class ChordRecord:
         if name not in known:
             known[name] = self.backend.client.register_script(_SCRIPTS[name].text())
         return self.backend.ensure(known[name], (self.keys, args))
+
+
+def digest(ids: Sequence[str]) -> str:
+    """What tells a chord from another one that ends in the same task."""
+    return sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
 def as_slots(found: Mapping[Any, Any]) -> list[Slot]:
