@@ -96,6 +96,29 @@ def test_fail_fast_keeps_queued_tasks_from_running(stage: Stage, worker: Any, wa
     assert running.log_text().count("revoked") >= 50
 
 
+def test_a_part_that_was_revoked_does_not_run(ground: Ground, tasks: ModuleType, wait_for: Any) -> None:
+    """A worker that has not heard of the revocation yet would run it under the errback that cleans up."""
+    gate, label = ground.gate(), ground.label()
+    blockers = [tasks.wait.delay(str(gate)) for _ in range(4)]
+    wait_for(lambda: all(ground.stage.history.count("waiting", id=one.id) for one in blockers))
+    parts = [tasks.wait.s("/nowhere", n) for n in range(3)]
+    steps = chain(tasks.wait.s("/nowhere", 3), group(tasks.join.s(1), tasks.join.s(2)))
+    inner = chord([tasks.wait.s("/nowhere", 4), tasks.give.s(5)], tasks.join.s())
+    body = tasks.gather.s(label).on_error(tasks.on_error.s())
+    header = [tasks.give.s().set(queue="nobody"), *parts, steps, inner]
+    result = partial_chord(header, body, on_failure="fail_fast").apply_async()
+    record, why = ChordRecord(tasks.app.backend, result.id), b'{"error": "Business", "message": "no"}'
+    record.report(result.parent.results[0].id, "failed", why)
+    record.revoke(why)  # and the workers have not heard of it
+    gate.touch()
+    with pytest.raises(ChordFailed):
+        result.get(timeout=PATIENCE)
+    ground.flush()
+    assert [slot.state for slot in record.slots()] == ["failed", *["revoked"] * 6]
+    assert [one.state for one in result.parent.results[1:4]] == ["REVOKED"] * 3
+    assert not any(ground.stage.history.count("waiting", id=one.id) for one in result.parent.results)
+
+
 def test_fail_fast_goes_on_while_the_threshold_is_within_reach(ground: Ground, tasks: ModuleType) -> None:
     """A chord that can still succeed would be given up."""
     label = ground.label()
@@ -212,7 +235,7 @@ def test_a_chord_that_is_begun_twice_ends_once(
 
 
 def test_a_body_may_be_replaced_by_another_chord(ground: Ground, tasks: ModuleType) -> None:
-    """A body that has the failed parts run again keeps its id, and the second chord would be taken for the first."""
+    """A body that has parts run again keeps its id, and the second chord would be taken for the first."""
     label = ground.label()
     header = [tasks.give.s(1), tasks.fail.s()]
     result = partial_chord(header, tasks.try_again.s(label), min_success=1).apply_async()

@@ -71,6 +71,8 @@ class Model:
         """A part starts, or waits again."""
         if not self.ended and task_id not in self.slots:
             return "unknown"
+        if running and self.revoked_rest and self.slots.get(task_id) == "revoked":
+            return "revoked"
         if not self.ended:
             if running and self.slots[task_id] is None:
                 self.slots[task_id] = "running"
@@ -290,6 +292,21 @@ def test_a_part_that_is_run_again_is_waited_for(record: ChordRecord) -> None:
     record.report("b", "ok", b"2")
     assert record.report("c", "ok", b"3") == Counts(total=3, ok=2, failed=0, revoked=0, lost=0)
     assert record.report("a", "ok", b"1") == Counts(total=3, ok=3, failed=0, revoked=0, lost=0)
+
+
+def test_what_was_given_up_must_not_start_unless_a_person_says_so(record: ChordRecord) -> None:
+    """A part would run although its chord says that it was revoked, or its replay would not run."""
+    record.report("a", "failed", b"why")
+    assert isinstance(record.enter("b", running=True, payload=b""), Counts)
+    record.revoke(b"gone")
+    assert record.enter("c", running=True, payload=b"") == "revoked"
+    assert isinstance(record.enter("b", running=True, payload=b""), Counts)
+    record.report("b", "ok", b"2")
+    record.claim("one")
+    record.end("one", keep=True, ran=False)
+    assert record.enter("c", running=True, payload=b"") == "revoked"
+    assert record.take_back("c", "wait") == "replaces"
+    assert record.enter("c", running=True, payload=b"") == "late"
 
 
 def test_an_outcome_is_replaced_once_where_it_is_not_waited_for(record: ChordRecord) -> None:

@@ -18,6 +18,7 @@ from celery.result import task_join_will_block  # type: ignore[attr-defined]
 from celery_patterns.flows.chords import listening
 from celery_patterns.flows.chords.begin import begin, leaves
 from celery_patterns.flows.chords.end import end_if_complete
+from celery_patterns.flows.chords.guard import guard_tasks
 from celery_patterns.flows.chords.mark import begun_mark, mark_of
 from celery_patterns.flows.chords.mend import dead_parts
 from celery_patterns.flows.chords.parts import own_part, parts_at_end
@@ -45,6 +46,7 @@ class PartialRedisBackend(RedisBackend):
         self.chord_scripts: dict[str, Any] = {}
         self._begun: set[str] = set()
         listening.listen()
+        guard_tasks(self.app)
 
     # --- a chord is published
 

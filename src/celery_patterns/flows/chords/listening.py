@@ -19,7 +19,8 @@ from celery.app.task import Context
 from celery.exceptions import NotRegistered
 from celery.signals import task_postrun, task_prerun, task_unknown
 
-from celery_patterns.flows.chords.fail_fast import started, waits_again
+from celery_patterns.flows.chords.fail_fast import may_start, waits_again
+from celery_patterns.flows.chords.guard import give_up
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -38,8 +39,10 @@ def listen() -> None:
 def _on_prerun(task: Any, **_: Any) -> None:
     """A task is about to run."""
     request = task.request
-    if (request.chord or request.chain) and getattr(task.backend, "makes_partial_chords", False):
-        started(task.backend, request)
+    is_in_canvas = request.chord or request.chain
+    is_ours = is_in_canvas and getattr(task.backend, "makes_partial_chords", False)
+    if is_ours and not may_start(task.backend, request):
+        give_up(request)
 
 
 def _on_postrun(task: Any, state: str | None, retval: Any, **_: Any) -> None:

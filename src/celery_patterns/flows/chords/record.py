@@ -131,9 +131,12 @@ class ChordRecord:
         reply = self._run("report", task_id, state, payload, _ms(self.ttl))
         return Again(int(reply[1])) if bytes_to_str(reply[0]) == "again" else as_counts(reply)
 
-    def enter(self, task_id: str, *, running: bool, payload: str | bytes) -> Counts | Missing:
-        """Write down that a part runs, or that it waits again; then it may be revoked with ``payload``."""
-        return as_counts(self._run("enter", task_id, "running" if running else "waiting", payload))
+    def enter(
+        self, task_id: str, *, running: bool, payload: str | bytes
+    ) -> Counts | Missing | Literal["revoked"]:
+        """Write down that a part runs, unless it was given up; or that it waits again, or else is revoked."""
+        reply = self._run("enter", task_id, "running" if running else "waiting", payload)
+        return "revoked" if bytes_to_str(reply[0]) == "revoked" else as_counts(reply)
 
     def revoke(self, payload: str | bytes) -> tuple[Counts | Missing, list[str]]:
         """Revoke what has not started; with the ids of tasks that the workers need not start."""
