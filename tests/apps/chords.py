@@ -264,6 +264,12 @@ def gather_plain(results: list[Any], label: str = "plain") -> list[Any]:
 
 
 @task
+def type_of(workflow: Any) -> str:
+    """What a signature among the arguments of a task is."""
+    return type(app.signature(workflow)).__name__
+
+
+@task
 def size(results: list[Any]) -> int:
     """The body of a plain chord whose parts come in any order."""
     return len(results)

@@ -3,15 +3,12 @@
 from types import ModuleType
 from typing import Any
 
-import celery
 import pytest
 from celery import chain, chord, group, signature
 from celery.exceptions import ChordError
 
 from celery_patterns import ChordFailed, Outcomes, partial_chord
 from tests.flows.chords.conftest import EXPIRED, PATIENCE, Ground
-
-IS_5_7 = celery.VERSION[:2] >= (5, 7)
 
 
 def sent(header: Any, body: Any, **options: Any) -> Any:
@@ -114,6 +111,14 @@ def test_a_failed_chord_in_the_header_is_a_failed_part(ground: Ground, tasks: Mo
             partial_chord(broken, chain(tasks.join.s(1), tasks.join.s(2))),
             ["failed ChordFailed"],
         ),
+        "plain, group body": (
+            chord(broken, group(tasks.join.s(1), tasks.join.s(2))),
+            ["failed ChordError", "failed ChordError"],
+        ),
+        "plain, chain body": (
+            chord(broken, chain(tasks.join.s(1), tasks.join.s(2))),
+            ["failed ChordError"],
+        ),
         "two levels": (
             partial_chord([partial_chord(broken, tasks.gather.s("inner"))], tasks.gather.s("middle")),
             ["failed ChordFailed"],
@@ -123,20 +128,41 @@ def test_a_failed_chord_in_the_header_is_a_failed_part(ground: Ground, tasks: Mo
             ["failed ChordFailed"],
         ),
     }
-    if IS_5_7:  # before, Celery fails on these before it would tell anybody
-        cases["plain, group body"] = (
-            chord(broken, group(tasks.join.s(1), tasks.join.s(2))),
-            ["failed ChordError", "failed ChordError"],
-        )
-        cases["plain, chain body"] = (
-            chord(broken, chain(tasks.join.s(1), tasks.join.s(2))),
-            ["failed ChordError"],
-        )
     labels = {name: ground.label(name) for name in cases}
     for name, (part, _) in cases.items():
         sent([give.s("a"), part, give.s("z")], tasks.gather.s(labels[name]), min_success=0)
     told = {name: ground.told(label) for name, label in labels.items()}
     assert told == {name: ["ok a", *expected, "ok z"] for name, (_, expected) in cases.items()}
+
+
+def test_plain_chords_in_the_header_hang_nothing(ground: Ground, tasks: ModuleType) -> None:
+    """What hangs Celery's own chord would hang the partial chord around it."""
+    give, add, unknown = tasks.give, tasks.join, signature("nobody.knows", app=tasks.app)
+    broken = chord([give.s(1), tasks.fail.s()], add.s())
+    plain = chord([give.si(1), give.si(2)], add.s(3))
+    cases = {
+        "two levels": (chord([broken, give.s(3)], add.s()), "failed ChordError"),
+        "in a body": (
+            chord([give.s(1)], chain(add.s(), chord([tasks.fail.si()], add.s()))),
+            "failed ChordError",
+        ),
+        "ignored": (chord([tasks.ignore.s(), give.s(3)], add.s()), "failed ChordError"),
+        "unknown": (chord([unknown, give.s(3)], add.s()), "failed ChordError"),
+        "a group in a chain": (
+            chain(give.s(2), group(add.s(), tasks.ignore.si()), add.s()),
+            "failed ChordError",
+        ),
+        "all is well": (
+            chain(give.s(0), plain, group(add.s(4), add.s(5)), add.s(6)),
+            "ok [[[[[1, 2], 3], 4], [[[1, 2], 3], 5]], 6]",
+        ),
+    }
+    labels = {name: ground.label(name) for name in cases}
+    for name, (part, _) in cases.items():
+        sent([give.s("a"), part], tasks.gather.s(labels[name]), min_success=1)
+    told = {name: ground.told(label) for name, label in labels.items()}
+    assert told == {name: ["ok a", expected] for name, (_, expected) in cases.items()}
+    assert "cp_chord" not in str(plain), "the caller's own chord would be changed"
 
 
 def test_every_kind_of_body_is_given_the_outcomes(ground: Ground, tasks: ModuleType) -> None:

@@ -1,5 +1,7 @@
 """Thresholds, fail_fast, deadlines, duplicates, retries, and what is left behind: on real workers."""
 
+import json
+import pickle
 import re
 from collections import Counter
 from types import ModuleType
@@ -7,8 +9,10 @@ from typing import Any
 
 import pytest
 from celery import chain, chord, group
+from celery.result import result_from_tuple
 
 from celery_patterns import ChordFailed, Outcomes, Progress, partial_chord, workflow_progress
+from celery_patterns.flows.chords.partial import PartialChord
 from celery_patterns.flows.chords.record import ChordRecord
 from tests.flows.chords.conftest import CHORDS, PATIENCE, Ground
 from tests.ground.stage import Stage
@@ -301,6 +305,28 @@ def test_a_frozen_chord_can_be_sent(ground: Ground, tasks: ModuleType) -> None:
     frozen = workflow.freeze()
     assert workflow.apply_async().id == frozen.id
     assert ground.told(label) == ["ok 1", "failed Business"]
+
+
+def test_a_chord_that_was_sent_elsewhere_is_still_partial(ground: Ground, tasks: ModuleType) -> None:
+    """A chord that is an argument of a task, or kept as JSON, would raise the error of a part."""
+    header = [tasks.give.si(1), tasks.fail.si()]
+    workflow = partial_chord(header, tasks.gather.s("x"), min_success=1)
+    chained = chain(tasks.give.s(0), workflow)
+    restored = {
+        "json": tasks.app.signature(json.loads(json.dumps(workflow))),
+        "pickle": pickle.loads(pickle.dumps(workflow)),
+        "copy": workflow.clone(),
+        "in a chain": tasks.app.signature(json.loads(json.dumps(chained))),
+    }
+    for name, one in restored.items():
+        result = one.apply_async()
+        assert result.get(timeout=PATIENCE) == ["ok 1", "failed Business"], name
+        again = result_from_tuple(json.loads(json.dumps(result.as_tuple())), app=tasks.app)
+        assert again.get(timeout=PATIENCE) == ["ok 1", "failed Business"], name
+        result.parent.save()
+        assert len(tasks.app.GroupResult.restore(result.parent.id)) == 2
+    assert isinstance(restored["json"], PartialChord)
+    assert tasks.type_of.delay(workflow).get(timeout=PATIENCE) == "PartialChord"
 
 
 def test_a_body_that_cannot_be_published_fails(ground: Ground, tasks: ModuleType) -> None:

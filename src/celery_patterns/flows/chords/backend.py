@@ -16,6 +16,7 @@ from celery.exceptions import TaskRevokedError
 from celery.result import task_join_will_block  # type: ignore[attr-defined]
 
 from celery_patterns.flows.chords import listening
+from celery_patterns.flows.chords import partial as _partial  # noqa: F401 - its type of signature is known now
 from celery_patterns.flows.chords.begin import begin, leaves
 from celery_patterns.flows.chords.end import end_if_complete
 from celery_patterns.flows.chords.guard import guard_tasks

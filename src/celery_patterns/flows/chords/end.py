@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from celery.exceptions import ChordError
 from celery.utils.log import get_task_logger
 
 from celery_patterns.errors import ChordFailed
@@ -52,8 +53,10 @@ def end_if_complete(backend: Any, body: Mapping[str, Any], mark: Mark) -> None:
         logger.warning("Chord %s took longer to end than its claim lasts: it may have ended twice", record.id)
 
 
-def too_few(results: list[dict[str, Any]], mark: Mark) -> ChordFailed | None:
+def too_few(results: list[dict[str, Any]], mark: Mark) -> ChordError | None:
     """The error of a chord of which too few parts are ok; ``None`` when there are enough."""
+    if mark.plain:
+        return _as_celery_says_it(results)
     total, good = len(results), sum(result["state"] == "ok" for result in results)
     if mark.threshold.is_met(good, total):
         return None
@@ -61,12 +64,20 @@ def too_few(results: list[dict[str, Any]], mark: Mark) -> ChordFailed | None:
     return ChordFailed(f"{needed} of {total} parts must be ok: {Outcomes(results)}", results)
 
 
+def _as_celery_says_it(results: list[dict[str, Any]]) -> ChordError | None:
+    culprit = next((result for result in results if result["state"] != "ok"), None)
+    if culprit is None:
+        return None
+    what = f"{culprit['error'] or culprit['state']}({culprit['message']!r})"
+    return ChordError(f"Dependency {culprit['id']} raised {what}")
+
+
 def _hand_on(backend: Any, body: Signature[Any], mark: Mark, results: list[dict[str, Any]]) -> bool:
     """Publish the body, or fail it; whether it runs."""
     failure = too_few(results, mark)
     if failure is None:
         try:
-            body.apply_async((results,))
+            body.apply_async(([one["value"] for one in results] if mark.plain else results,))
         except Exception as error:
             logger.exception("The body of chord %s could not be published, so it fails", mark.id)
             failure = ChordFailed(f"the body could not be published: {error!r}", results)

@@ -68,7 +68,7 @@ def failing_requests(
         case "group":
             for index, task in enumerate(kwargs["tasks"]):
                 yield from failing_requests(task, errbacks, rest if index == 0 else ())
-        case "chord":
+        case "chord" | "partial_chord":
             yield from failing_requests(kwargs["body"], errbacks, rest)
         case _:
             yield _request(signature, errbacks, rest)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from celery.canvas import maybe_signature
 
 from celery_patterns.errors import StoreVersionError
-from celery_patterns.flows.chords.signatures import starters
+from celery_patterns.flows.chords.signatures import plain_copy, starters
 from celery_patterns.flows.chords.threshold import Threshold
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Mark:
         fail_fast: Whether what has not started is revoked once the threshold is out of reach.
         deadline: After how many seconds what has not reported is given up.
         rerun: Whether the body runs again when a part is mended after the end.
+        plain: Whether the chord is a plain one to its users: the body is given values, or fails
+            with Celery's error. That is what plain chords in the header of a partial one become.
         id: The chord's own id, once it has begun.
     """
 
@@ -42,6 +44,7 @@ class Mark:
     fail_fast: bool = False
     deadline: float | None = None
     rerun: bool = False
+    plain: bool = False
     id: str | None = None
 
     def put_on(self, body: Mapping[str, Any]) -> None:
@@ -58,6 +61,7 @@ class Mark:
             "fail_fast": self.fail_fast or None,
             "deadline": self.deadline,
             "rerun": self.rerun or None,
+            "plain": self.plain or None,
         }
         return {name: value for name, value in option.items() if value is not None}
 
@@ -85,6 +89,7 @@ def _read(items: tuple[tuple[str, Any], ...]) -> Mark:
         fail_fast=bool(option.get("fail_fast")),
         deadline=option.get("deadline"),
         rerun=bool(option.get("rerun")),
+        plain=bool(option.get("plain")),
         id=option.get("id"),
     )
 
@@ -97,16 +102,7 @@ def begun_mark(body: Mapping[str, Any] | None) -> Mark | None:
 
 def unmarked(body: Mapping[str, Any], app: Celery) -> Any:
     """A copy of a chord's body that is ready to be published: a signature without the mark."""
-    copy = _copy(body)
+    copy = plain_copy(body)
     for task in starters(copy):
         task["options"].pop(OPTION, None)
     return maybe_signature(copy, app=app)
-
-
-def _copy(value: Any) -> Any:
-    """A plain copy of a signature, all the way down: Celery's own copies share their options."""
-    if isinstance(value, dict):
-        return {name: _copy(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_copy(one) for one in value]
-    return value

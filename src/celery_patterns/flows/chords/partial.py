@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from celery import states
-from celery.canvas import chord, maybe_signature
+from celery.canvas import Signature, chord, maybe_signature
 from celery.result import EagerResult
 
 from celery_patterns.core.durations import one_of, seconds
@@ -15,14 +15,13 @@ from celery_patterns.flows.chords.end import too_few
 from celery_patterns.flows.chords.mark import Mark, mark_of, unmarked
 from celery_patterns.flows.chords.report import describe
 from celery_patterns.flows.chords.results import forgiving
-from celery_patterns.flows.chords.signatures import in_order, starters
+from celery_patterns.flows.chords.signatures import PARTIAL_CHORD, chords_in, in_order, plain_copy, starters
 from celery_patterns.flows.chords.threshold import Threshold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from celery import Celery
-    from celery.canvas import Signature
 
     from celery_patterns.core.durations import Seconds
 
@@ -83,7 +82,7 @@ def partial_chord(
         deadline=None if deadline is None else seconds("deadline", deadline),
         rerun=on_late == "rerun",
     )
-    parts = in_order(_given(header))
+    parts = [_known_inside(part) for part in in_order(_given(header))]
     end = maybe_signature(_a_signature("body", body), clone=True) if body else None
     made = PartialChord(parts, end, app=_app_of([*parts, end] if end else parts))
     _check(made, mark)
@@ -93,12 +92,17 @@ def partial_chord(
     return made
 
 
+@Signature.register_type(PARTIAL_CHORD)
 class PartialChord(chord):
     """What ``partial_chord`` returns: a Celery chord whose body bears a mark.
 
-    In a message it is a plain chord with the same mark, so that a worker which passes it on needs
-    no more than Celery.
+    In a message it says that it is one. Every process with the result backend knows the type; one
+    without it could not begin the chord, and fails where it would publish it.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.subtask_type = PARTIAL_CHORD
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """Publish the chord."""
@@ -123,12 +127,6 @@ class PartialChord(chord):
                 f"partial_chord needs a result backend that knows its parts, and that of {app.main!r} is "
                 f'{app.backend.as_uri()}: put "partial+" before it, as in "partial+redis://localhost:6379/0"'
             )
-
-    def clone(self, *args: Any, **kwargs: Any) -> Any:
-        """A copy; of the same class, so that it is checked as well."""
-        copy = super().clone(*args, **kwargs)
-        copy.__class__ = type(self)
-        return copy
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """Run it in this process, as eager mode does."""
@@ -174,6 +172,16 @@ def _given(header: Any) -> list[Any]:
     except TypeError:
         members = [header]
     return [_a_signature(f"header, member {number}", member) for number, member in enumerate(members)]
+
+
+def _known_inside(part: Any) -> Any:
+    """Have the plain chords in a part know their parts as well: what hangs one would hang this one."""
+    for inner in chords_in(part):
+        body = inner["kwargs"]["body"]
+        if mark_of(body) is None:
+            inner["kwargs"]["body"] = copy = maybe_signature(plain_copy(body), app=_app_of([body]))
+            Mark(plain=True).put_on(copy)
+    return part
 
 
 def _a_signature(where: str, given: Any) -> Any:

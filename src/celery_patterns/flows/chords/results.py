@@ -14,6 +14,15 @@ class HeaderResult(GroupResult):
     For a chain that is right; a partial chord goes on, and its own end tells.
     """
 
+    def as_tuple(self) -> Any:
+        """Itself without the parts: a result that is made of this would raise again."""
+        return (self.id, self.parent and self.parent.as_tuple()), []
+
+    def save(self, backend: Any = None) -> Any:
+        """Save it with the parts, as the group that it is."""
+        whole = GroupResult(self.id, self.results, parent=self.parent, app=self.app)
+        return whole.save(backend)
+
     def maybe_throw(self, callback: Any = None, propagate: bool = True) -> None:
         """Do nothing: the failure of a part is not the failure of the chord."""
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
 
 
+PARTIAL_CHORD = "partial_chord"
+"""The type of a partial chord where Celery's says ``"chord"``."""
+
+
 def starters(signature: Mapping[str, Any]) -> Iterator[MutableMapping[str, Any]]:
     """The tasks that are published when ``signature`` is."""
     match _kind(signature):
@@ -89,9 +93,30 @@ def _inside_in_order(signature: Any) -> Any:
     return copy
 
 
+def plain_copy(value: Any) -> Any:
+    """A plain copy of a signature, all the way down: Celery's own copies share their options."""
+    if isinstance(value, dict):
+        return {name: plain_copy(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_copy(one) for one in value]
+    return value
+
+
+def chords_in(signature: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The chords that have parts and a body in ``signature``, or are it, from the outside in."""
+    kind = _kind(signature)
+    if kind in {"chain", "group"}:
+        for task in _tasks(signature):
+            yield from chords_in(task)
+    elif kind == "chord" and signature["kwargs"]["body"] and _header(signature):
+        yield signature
+        for task in (*_header(signature), signature["kwargs"]["body"]):
+            yield from chords_in(task)
+
+
 def _kind(signature: Mapping[str, Any]) -> str | None:
     kind: str | None = signature.get("subtask_type")
-    return kind
+    return "chord" if kind == PARTIAL_CHORD else kind
 
 
 def _tasks(signature: Mapping[str, Any]) -> list[Mapping[str, Any]]:

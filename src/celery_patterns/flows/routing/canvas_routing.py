@@ -78,7 +78,7 @@ class _Routing:
         kind, inside = signature.subtask_type, signature.kwargs
         if kind in {"group", "chain"}:
             inside["tasks"] = self._visit_all(inside["tasks"])
-        elif kind == "chord":
+        elif kind in {"chord", "partial_chord"}:
             header = inside["header"]
             inside["header"] = self.visit(header) if isinstance(header, dict) else self._visit_all(header)
             inside["body"] = None if inside["body"] is None else self.visit(inside["body"])
