@@ -47,7 +47,7 @@ class PartialRedisBackend(RedisBackend):
         self.chord_scripts: dict[str, Any] = {}
         self._begun: set[str] = set()
         listening.listen()
-        guard_tasks(self.app)
+        guard_tasks(self.app)  # type: ignore[attr-defined]
 
     # --- a chord is published
 

@@ -28,7 +28,7 @@ _GUARDED = "cp_guarded"
 
 def guard_tasks(app: Celery) -> None:
     """Put the guard around all tasks of an app, at once or when it has made them; may be repeated."""
-    if app.finalized:
+    if app.finalized:  # type: ignore[attr-defined]
         for task in list(app._tasks.values()):  # type: ignore[attr-defined]  # noqa: SLF001 - `tasks` would finalize
             _guard(task)
     else:

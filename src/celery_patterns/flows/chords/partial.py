@@ -102,7 +102,7 @@ class PartialChord(chord):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.subtask_type = PARTIAL_CHORD
+        self.subtask_type = PARTIAL_CHORD  # type: ignore[misc]
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """Publish the chord."""
@@ -179,7 +179,8 @@ def _known_inside(part: Any) -> Any:
     for inner in chords_in(part):
         body = inner["kwargs"]["body"]
         if mark_of(body) is None:
-            inner["kwargs"]["body"] = copy = maybe_signature(plain_copy(body), app=_app_of([body]))
+            copy: Any = maybe_signature(plain_copy(body), app=_app_of([body]))
+            inner["kwargs"]["body"] = copy
             Mark(plain=True).put_on(copy)
     return part
 

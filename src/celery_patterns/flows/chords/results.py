@@ -16,7 +16,7 @@ class HeaderResult(GroupResult):
 
     def as_tuple(self) -> Any:
         """Itself without the parts: a result that is made of this would raise again."""
-        return (self.id, self.parent and self.parent.as_tuple()), []
+        return (self.id, self.parent and self.parent.as_tuple()), []  # type: ignore[attr-defined]
 
     def save(self, backend: Any = None) -> Any:
         """Save it with the parts, as the group that it is."""
