@@ -1,9 +1,10 @@
 """What a rate limit costs: ``python -m benchmarks.rate_limits [ROUNDS]``.
 
-The base is one round trip that does nothing: EVALSHA of an empty script. Two floors say how near to it
-a limiter can come that reads and writes what ours does: the empty script with our keys and arguments, and
-our commands without anything between them. Beside ours stand the limiters of other libraries, as far as
-they are installed (``pip install -e ".[bench]"``), on the same server and in the same interleaved run.
+The base is one round trip that does nothing: EVALSHA of an empty script, called as redis-py does it. Floors
+say how near to it a limiter can come that does what ours does: the empty script sent as we send ours, the
+same with our keys and arguments, and our commands without anything between them.
+Beside ours stand the limiters of other libraries, as far as they are installed
+(``pip install -e ".[bench]"``), on the same server and in the same interleaved run.
 
 The last table hammers each for some seconds at a limit of 100/s, from two clients of which one has a
 clock that is half a second ahead, and says how many passed in the worst window of one second.
@@ -40,11 +41,12 @@ def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with pinned_server() as url:
         ours, peers = Ours(url), installed_peers(url)
-        floors = Floors(ours.store.client)
+        floors = Floors(ours.store)
         actions: dict[str, Callable[[], object]] = {
             "empty EVALSHA": floors.empty,
-            "floor: empty, with our arguments": floors.arguments,
-            "floor: our five commands alone": floors.commands,
+            "floor: empty, as we send it": floors.short,
+            "floor: the same with our arguments": floors.arguments,
+            "floor: our four commands alone": floors.commands,
             "ours: acquire": ours.acquire,
             "ours: acquire, 2 limits": lambda: ours.acquire_many(2),
             "ours: acquire, 3 limits": lambda: ours.acquire_many(3),

@@ -2,7 +2,7 @@
 -- KEYS[1] is "<prefix>:room:{<prefix>}"; all other keys are made from it, and share its slot.
 -- ARGV    each script's own
 -- Returns nothing: it stands before each of them
--- A demand is {name, key, n, per_us, burst, cost, strict}; a bucket is as in limit_acquire.lua.
+-- A demand is {name, key, n, per_us, burst, cost, strict}; a bucket is as in limit_bucket.lua.
 local LIFE, LONGEST_LIFE, SLEEP, SOFT, MARGIN = 500000, 8000000, 50000, 20000, 3000
 local prefix = string.sub(KEYS[1], 1, (#KEYS[1] - 8) / 2)
 
@@ -41,34 +41,29 @@ end
 
 -- Each limit that is asked: its debt; `real`, the wait; `held`, the wait if all tickets were tokens.
 local function look(demands, now)
-  local fields, buckets = {':'}, {}
-  for i, d in ipairs(demands) do
-    fields[i + 1], buckets[i] = d[1], key('limit', d[1] .. ':' .. d[2])
-  end
-  local set, held = redis.call('HMGET', key('limit-set'), unpack(fields)), redis.call('MGET', unpack(buckets))
-  local num, den = 1, 1
-  if set[1] then num, den = string.match(set[1], '^(%d+) (%d+)$') end
+  local keys, buckets = {key('limit-set')}, {}
+  for i, d in ipairs(demands) do keys[i + 1] = key('limit', d[1] .. ':' .. d[2]) end
+  local held = redis.call('MGET', unpack(keys))
+  local set, num, den = held[1] or '', 1, 1
+  if steered(set, '') then num, den = steered(set, '') end
   for i, d in ipairs(demands) do
     local b = {id = d[1] .. ':' .. d[2], n = d[3], per = d[4], burst = d[5], cost = d[6], closed = '0', debt = 0}
     local shut = 0
-    if set[i + 1] then
-      local n, per, burst, closed = string.match(set[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
+    local n, per, burst, closed = steered(set, d[1])
+    if n then
       if n ~= '0' then b.n, b.per = tonumber(n), tonumber(per) end
       if burst ~= '0' then b.burst = math.max(burst, b.cost) end
       shut = closed - now
     end
     if d[7] == 1 then b.count, b.window = math.max(b.cost, math.floor(b.n * num / den)), b.per end
     b.n, b.per = b.n * num, b.per * den
+    b.terms = string.format('%d %d %d', b.n, b.per, b.burst)
     b.early = -250000
-    if held[i] then
-      local tat, frac, closed, n, per = string.match(held[i], '^(%d+) (%d+) (%d+) (%d+) (%d+) %d+$')
-      if not tat then return nil end
-      b.early, b.closed = math.max(b.early, tat - now + frac / n), closed
-      b.debt = math.max(0, (tat - now) * n + frac)
-      if b.debt > 0 and (tonumber(n) ~= b.n or tonumber(per) ~= b.per) then
-        b.debt, b.changed = math.ceil(b.debt * b.per / per) + 2, true
-      end
-      shut = math.max(shut, closed - now)
+    if held[i + 1] then
+      b.debt, b.closed, b.changed = debt_of(held[i + 1], now, b.n, b.per, b.terms)
+      if not b.debt then return nil end
+      b.early = math.max(b.early, string.match(held[i + 1], '^%d+') - now)
+      shut = math.max(shut, b.closed - now)
     end
     look_at_tickets(b, now)
     b.waiting = redis.call('ZCARD', key('room-line', b.id))
@@ -88,10 +83,7 @@ local function look(demands, now)
 end
 
 local function save(b, at, now)
-  local frac = b.debt % b.n
-  local left = (b.debt - frac) / b.n
-  redis.call('PSETEX', key('limit', b.id), math.ceil(math.max(at + left, b.closed) / 1000 - now / 1000) + 1000,
-    table.concat({whole(at + left), whole(frac), b.closed, whole(b.n), whole(b.per), whole(b.burst)}, ' '))
+  save_bucket(key('limit', b.id), at, now, b.debt, b.n, b.closed, b.terms)
 end
 
 -- Buckets whose rate was changed fill at the new one from now on, also if nothing is taken.

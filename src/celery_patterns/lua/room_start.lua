@@ -1,14 +1,14 @@
 -- Take tokens from k limits for a task that would start, ahead of nobody who waits in the room.
--- KEYS[1] the room; KEYS[2] the operation
--- ARGV    demands (JSON), ticket ("" for none)
+-- KEYS[1] the room; KEYS[2] the operation's slot
+-- ARGV    demands (JSON), ticket ("" for none), the operation's number
 -- Returns {"ok", granted at (us), us until then}: with a ticket it may be up to 50 ms ahead; without one, never
 --         {"wait", us, which limit, us per token}: nothing was taken
 --         {"version"}: a newer version of the library wrote a bucket
 -- Any ticket will do, and one that has lapsed too: what counts is the token. Without a ticket a task starts
 -- only if nobody waits and all tickets leave it a token, or if a ticket's holder takes longer than usual to come.
 local now = now_us()
-local done = redis.call('GET', KEYS[2])
-if done then return {'ok', tonumber(done), math.max(0, done - now)} end
+local at, last = string.match(redis.call('GET', KEYS[2]) or '0 0', '^(%d+) (%d+)$')
+if last - ARGV[3] >= 0 then return {'ok', tonumber(at), math.max(0, at - now)} end
 local buckets = look(cjson.decode(ARGV[1]), now)
 if not buckets then return {'version'} end
 local pump = has_pump()
@@ -56,5 +56,5 @@ if not may then
   return {'wait', math.max(1, wait), which, math.ceil(buckets[which].per / buckets[which].n)}
 end
 for _, b in ipairs(buckets) do take(b, now + ahead, now) end
-redis.call('PSETEX', KEYS[2], 10000, whole(now + ahead))
+redis.call('PSETEX', KEYS[2], 10000, whole(now + ahead) .. ' ' .. ARGV[3])
 return {'ok', now + ahead, ahead}

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from celery_patterns.core.operations import operations
 from celery_patterns.core.parking import ALL
 from celery_patterns.core.script import Script
 from celery_patterns.errors import StoreVersionError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from celery_patterns.core.store import Store
     from celery_patterns.waiting.parcel import Parcel
 
-_SHARED = ("room_limits",)
+_SHARED = ("limit_bucket", "room_limits")
 _start = Script("room_start", after=_SHARED)
 _enter = Script("room_enter", after=_SHARED)
 _release = Script("room_release", after=_SHARED)
@@ -192,8 +193,10 @@ class Room:
             StoreUnavailable: Nobody knows whether they were taken.
             StoreVersionError: A newer version of the library wrote a bucket.
         """
-        operation = self.key("limit-op", os.urandom(8).hex())
-        answer = _start(self.store, [self.root, operation], [demands, ticket])
+        slots = operations(self.store.prefix)
+        slot, number = slots.begin()
+        answer = _start(self.store, [self.root, slot], [demands, ticket, number])
+        slots.end(slot)
         match answer[0]:
             case b"ok":
                 return Started(answer[1] / 1e6, answer[2] / 1e6)

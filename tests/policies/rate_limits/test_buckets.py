@@ -3,11 +3,14 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from celery_patterns import Rate, RateLimitManager
 from celery_patterns.core.store import Store
+from celery_patterns.errors import StoreUnavailable
 from celery_patterns.policies.rate_limits.buckets import (
     ASKS,
     ASKS_PER_TOKEN,
@@ -104,6 +107,33 @@ class TestLostReply:
         direct.close()
         assert answers == [True] * 8 + [False]
 
+    def test_it_books_once_however_many_lose_theirs(
+        self, proxy: Proxy, redis_url: str, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A network that cuts many connections at once would cost a token for each of them."""
+        limited = [demand("api", burst=40)]
+        monkeypatch.setattr("redis.retry.sleep", lambda _: wait_for(lambda: proxy.lost == 15, timeout=20))
+        with memory_store(proxy.through(redis_url)) as store, ThreadPoolExecutor(20) as pool:
+            ask(store, [demand("warm")])
+            proxy.lose_reply(b"limit-op", times=15)
+            answers = list(pool.map(lambda _: ask(store, limited), range(40)))
+            assert [type(one) for one in answers] == [Granted] * 40
+            assert isinstance(ask(store, limited), Denied)
+
+    def test_a_slot_whose_command_may_still_come_is_given_up(self, proxy: Proxy, redis_url: str) -> None:
+        """A late command would overwrite the number of a later one, which could then book twice."""
+        with memory_store(proxy.through(redis_url) + "?socket_timeout=0.3") as store:
+            ask(store, [demand("warm")])
+            (first,) = store.client.keys("cp:limit-op:*")
+            proxy.hold()
+            with pytest.raises(StoreUnavailable):
+                ask(store, [demand("api")])
+            proxy.heal()
+            store.client.delete(first)
+            ask(store, [demand("other")])
+            slots = {*store.client.keys("cp:limit-op:*")} - {first}
+            assert len(slots) == 1
+
     def test_the_grant_is_the_first_one(self, proxy: Proxy, redis_url: str) -> None:
         """A start would count at the time of the repetition, and not when its token was taken."""
         with memory_store(proxy.through(redis_url)) as store:
@@ -167,11 +197,18 @@ class TestWhatIsLeftBehind:
             ask(store, [demand("api")])
         assert sorted(store.client.keys()) == before
 
-    def test_an_operation_is_remembered_for_seconds(self, store: Store) -> None:
-        """Each call would cost memory for ever."""
-        ask(store, [demand("api")])
-        (operation,) = store.client.keys("cp:limit-op:*")
-        assert 0 < store.client.pttl(operation) <= 10_000
+    def test_operations_leave_one_key_for_some_seconds(self, store: Store) -> None:
+        """Each call would cost memory, for seconds or for ever."""
+        for _ in range(30):
+            ask(store, [demand("api", burst=30)])
+        (slot,) = store.client.keys("cp:limit-op:*")
+        assert 0 < store.client.pttl(slot) <= 10_000
+
+    def test_a_bucket_is_small(self, store: Store) -> None:
+        """A million tenants would need more memory than we say."""
+        ask(store, [demand("stripe", burst=100, key='"tenant-000001"')])
+        value = store.client.get('cp:limit:{cp}:stripe:"tenant-000001"')
+        assert len(value) <= 40
 
     def test_a_line_lives_as_long_as_somebody_waits(self, store: Store) -> None:
         """Who was revoked while waiting would be counted for ever."""

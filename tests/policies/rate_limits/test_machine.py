@@ -14,8 +14,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from celery_patterns.core.operations import Operations
 from celery_patterns.core.store import Store
-from celery_patterns.policies.rate_limits import Rate, RateLimitManager, buckets
+from celery_patterns.policies.rate_limits import Rate, RateLimitManager
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand, Denied, Granted, ask, close
 from celery_patterns.policies.rate_limits.steering import close_name
 from celery_patterns.testing import memory_store
@@ -30,7 +31,6 @@ LIMITS = {
     "half": (Rate.of("10/10s"), 4, True),
 }
 KEYS = ["", '"acme"']
-OPERATION = "feedfacefeedface"
 
 names = st.sampled_from(list(LIMITS))
 bucket_of = st.builds(Bucket, names, st.sampled_from(KEYS))
@@ -64,6 +64,7 @@ class Limits(RuleBasedStateMachine):
         self.manager = RateLimitManager()
         self.grants: dict[Bucket, list[int]] = defaultdict(list)
         self.steered = False
+        self.operation = 0
 
     def teardown(self) -> None:
         """Leave no connection behind, and look at all that was granted."""
@@ -80,13 +81,22 @@ class Limits(RuleBasedStateMachine):
     @rule(asked=demands, others=st.lists(demands, max_size=3))
     def ask_again_after_a_lost_reply(self, asked: list[Demand], others: list[list[Demand]]) -> None:
         """The same operation arrives twice, with others in between, and books once."""
-        first = ask_as(OPERATION, self.store, asked)
+        self.operation += 1
+        first = ask_as(self.operation, self.store, asked)
         self._compare(asked, first)
         for other in others:
             self._compare(other, ask(self.store, other))
         if isinstance(first, Granted):
-            assert ask_as(OPERATION, self.store, asked) == first
-        self.store.client.delete("cp:limit-op:{cp}:" + OPERATION)
+            assert ask_as(self.operation, self.store, asked) == first
+
+    @rule(asked=demands, late=st.integers(1, 3))
+    def a_copy_comes_late(self, asked: list[Demand], late: int) -> None:
+        """What the network kept arrives after its caller's next command was granted, and books nothing."""
+        self.operation += 3
+        answer = ask_as(self.operation, self.store, asked)
+        self._compare(asked, answer)
+        if isinstance(answer, Granted):
+            assert ask_as(self.operation - late, self.store, asked) == answer
 
     @rule(by=steps)
     def time_passes(self, by: int) -> None:
@@ -167,10 +177,11 @@ def check_windows(times: list[int], rate: Rate, burst: int, strict: bool) -> Non
             assert not strict or count <= rate.count or window >= rate.per_us
 
 
-def ask_as(operation: str, store: Store, asked: list[Demand]) -> Any:
-    """Ask as an operation that another command may repeat."""
+def ask_as(number: int, store: Store, asked: list[Demand]) -> Any:
+    """Ask as an operation, always in the same slot, that another command may repeat."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(buckets, "_operation", lambda _: f"cp:limit-op:{{cp}}:{operation}")
+        patch.setattr(Operations, "begin", lambda _: ("cp:limit-op:{cp}:tested", number))
+        patch.setattr(Operations, "end", lambda *_: None)
         return ask(store, asked)
 
 

@@ -212,6 +212,71 @@ def test_a_name_with_a_wildcard_is_one_name(app: Celery, manager: RateLimitManag
     assert wait(app, TokenBucket("1/h", name="ab"))
 
 
+class TestWhatIsWritten:
+    """All that is set at run time is one text, which every call reads."""
+
+    KEY = "cp:limit-set:{cp}"
+
+    def test_what_is_taken_back_leaves_nothing(
+        self, app: Celery, store: Store, manager: RateLimitManager
+    ) -> None:
+        """Each name that was ever changed would make every call slower."""
+        for name in ("api", "other"):
+            manager.adjust_rate(name, "5/s", burst=3)
+            manager.penalize(name, 60)
+        manager.reduce_for_high_load(0.5)
+        manager.restore_defaults("api")
+        manager.restore_defaults("other")
+        assert store.client.get(self.KEY) == b"\n:1 2 0 0"
+        manager.restore_defaults()
+        assert not store.client.exists(self.KEY)
+
+    def test_a_penalty_that_has_passed_is_left_out(
+        self, app: Celery, store: Store, manager: RateLimitManager, clock: MovableClock
+    ) -> None:
+        """A service that says 429 under many names would fill the text for ever."""
+        for number in range(20):
+            manager.penalize(f"of {number}", 30)
+        clock.advance(31)
+        manager.penalize("api", 60)
+        assert store.client.get(self.KEY).count(b"\n") == 1
+        manager.adjust_rate("api", "5/s")
+        clock.advance(61)
+        manager.penalize("other", 1)
+        assert wait(app) == 0
+        assert store.client.get(self.KEY).startswith(b"\napi:5 1000000 0 ")
+
+    def test_penalties_alone_end_by_themselves(self, store: Store, manager: RateLimitManager) -> None:
+        """A penalty nobody takes back would be read for ever; one beside a rate would end the rate."""
+        manager.penalize("api", 60)
+        manager.penalize("other", 30)
+        assert 55_000 < store.client.pttl(self.KEY) <= 61_000
+        manager.adjust_rate("api", "5/s")
+        assert store.client.pttl(self.KEY) == -1
+        manager.penalize("other", 40)
+        assert store.client.pttl(self.KEY) == -1
+
+    def test_names_that_contain_each_other_are_told_apart(
+        self, app: Celery, manager: RateLimitManager
+    ) -> None:
+        """A change of one limit would act on another one whose name looks alike."""
+        names = ["api", "my api", "api 2", "%", "a.i", "a:p\ni", "a{p}i", "ä", "1 1 0 0"]
+        for number, name in enumerate(names):
+            limit = TokenBucket("1/h", name=name)
+            assert [wait(app, limit) for _ in range(2)] == pytest.approx([0, 3_600], abs=5)
+            manager.adjust_rate(name, f"1/{number + 2}d")
+        for number, name in enumerate(names):
+            limit = TokenBucket("1/h", name=name)
+            assert wait(app, limit) == pytest.approx(86_400 * (number + 2), rel=0.01)
+        assert {one.name for one in status.survey(app)} == set(names)
+
+    def test_the_whole_share_is_no_reduction(self, store: Store, manager: RateLimitManager) -> None:
+        """Load that is over would still be read about by every call."""
+        manager.reduce_for_high_load(0.5)
+        manager.reduce_for_high_load(1)
+        assert not store.client.exists(self.KEY)
+
+
 class TestSurvey:
     """What operators are shown."""
 

@@ -11,13 +11,12 @@ All keys of an app's limits share one hash tag, since a script may ask for any o
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import count
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from celery_patterns.core.operations import operations
 from celery_patterns.core.script import Script
 from celery_patterns.core.store import Store, tag
 from celery_patterns.errors import StoreVersionError
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from celery_patterns.policies.rate_limits.rate import Rate
 
-_acquire = Script("limit_acquire")
+_acquire = Script("limit_acquire", after=("limit_bucket",))
 _line = Script("limit_line")
 _close = Script("limit_close")
 
@@ -53,7 +52,7 @@ class Bucket:
 
     def redis_key(self, store: Store) -> str:
         """Where its state is."""
-        return f"{_family(store.prefix, 'limit')}{_tag(self.name)}:{self.key}"
+        return _named(store.prefix, self.name) + self.key
 
     def log_key(self, store: Store) -> str:
         """Where the times of a strict limit's last grants are."""
@@ -73,13 +72,19 @@ def _family(prefix: str, kind: str) -> str:
 _tag = lru_cache(maxsize=4096)(tag)
 
 
+@lru_cache(maxsize=4096)
+def _named(prefix: str, name: str) -> str:
+    """What the keys of all buckets of one limit begin with."""
+    return f"{_family(prefix, 'limit')}{_tag(name)}:"
+
+
 @cache
 def _steering(prefix: str) -> str:
     return _family(prefix, "limit-set")[:-1]
 
 
 def steering_key(store: Store) -> str:
-    """The hash of what was set at run time."""
+    """Where what was set at run time is written, all in one text."""
     return _steering(store.prefix)
 
 
@@ -124,23 +129,6 @@ class Denied:
     pace: float
 
 
-_process = os.urandom(8).hex()
-_count = count()
-
-
-def _operation(prefix: str) -> str:
-    """The key of an operation, which no other has in whichever process; a random one would cost more."""
-    return f"{_family(prefix, 'limit-op')}{_process}{next(_count):x}"
-
-
-def _after_fork() -> None:
-    global _process  # noqa: PLW0603 - the child is another process
-    _process = os.urandom(8).hex()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
 def ask(store: Store, demands: Sequence[Demand]) -> Granted | Denied:
     """Take the tokens of all demands, or none.
 
@@ -151,19 +139,21 @@ def ask(store: Store, demands: Sequence[Demand]) -> Granted | Denied:
         StoreUnavailable: Nobody knows whether they were taken.
         StoreVersionError: A newer version of the library wrote a bucket.
     """
-    keys, logs, names, limits = [steering_key(store), _operation(store.prefix)], [], [], []
-    family = _family(store.prefix, "limit")
+    prefix = store.prefix
+    slots = operations(prefix)
+    slot, number = slots.begin()
+    keys, logs, args = [_steering(prefix), slot], [], []
     for demand in demands:
-        bucket = demand.bucket
-        name = _tag(bucket.name)
-        (n, per_us), log = demand.rate.lowest_terms, 0
+        bucket, rate, log = demand.bucket, demand.rate, 0
+        terms = rate.terms
         if demand.strict and demand.burst > 1:  # with a burst of 1 the bucket is strict by itself
             logs.append(bucket.log_key(store))
-            n, per_us, log = demand.rate.count, demand.rate.per_us, 2 + len(demands) + len(logs)
-        keys.append(f"{family}{name}:{bucket.key}")
-        names.append(name)
-        limits.append(f"{n} {per_us} {demand.burst} {demand.cost} {log}")
-    answer = _acquire(store, keys + logs, names + limits)
+            terms, log = f"{rate.count} {rate.per_us}", 2 + len(demands) + len(logs)
+        keys.append(_named(prefix, bucket.name) + bucket.key)
+        args.append(f"{terms} {demand.burst} {demand.cost} {log}")
+    args.append(str(number))
+    answer = _acquire(store, keys + logs, args)
+    slots.end(slot)
     if isinstance(answer, int):
         return Granted(answer / 1e6)
     if answer[0] == b"version":

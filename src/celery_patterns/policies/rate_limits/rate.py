@@ -51,6 +51,8 @@ class Rate:
     per_us: int
     lowest_terms: tuple[int, int] = field(repr=False, compare=False)
     """The count and the microseconds, divided by all that they have in common."""
+    terms: str = field(repr=False, compare=False)
+    """The same as text, since each call under a limit sends it."""
 
     def __init__(self, count: float, per: Seconds) -> None:
         if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 < count < float("inf"):
@@ -66,6 +68,7 @@ class Rate:
         object.__setattr__(self, "count", whole)
         object.__setattr__(self, "per_us", per_us)
         object.__setattr__(self, "lowest_terms", (whole // common, per_us // common))
+        object.__setattr__(self, "terms", f"{whole // common} {per_us // common}")
 
     @classmethod
     def of(cls, written: object) -> Rate:

@@ -1,8 +1,8 @@
 """What is changed while workers run: rates, a factor for all of them, limits closed for a while.
 
-It lives in one hash, which the script that takes tokens reads each time. So a change acts on the next
-call that asks, in whichever process, and a call that waits asks at least once a second while its line
-is short.
+It lives in one text, which the script that takes tokens reads together with the buckets. So a change
+acts on the next call that asks, in whichever process, and a call that waits asks at least once a second
+while its line is short. It holds what differs from the declarations: as a rule there is none.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _steer = Script("limit_steer")
 
-FACTOR = ":"
-"""The field that holds the factor of all rates; no name has a colon there."""
+FACTOR = ""
+"""The name whose rate is the factor of all rates; no limit is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,11 @@ def steering_of(store: Store) -> tuple[Fraction, dict[str, Steered]]:
         StoreUnavailable: The store is out of reach.
     """
     with store.reporting():
-        fields = {unquote(name.decode()): value.split() for name, value in _hash(store).items()}
-    num, den = map(int, fields.pop(FACTOR, (1, 1)))
-    return Fraction(num, den), {name: _steered(*map(int, value)) for name, value in fields.items()}
-
-
-def _hash(store: Store) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = store.client.hgetall(steering_key(store))
-    return found
+        text: bytes = store.client.get(steering_key(store)) or b""
+    lines = (line.partition(":") for line in text.decode().split("\n")[1:])
+    said = {unquote(name): [int(number) for number in numbers.split()] for name, _, numbers in lines}
+    num, den, *_ = said.pop(FACTOR, (1, 1))
+    return Fraction(num, den), {name: _steered(*numbers) for name, numbers in said.items()}
 
 
 def _steered(n: int, per_us: int, burst: int, closed_us: int) -> Steered:
@@ -113,9 +110,8 @@ class RateLimitManager:
         share = Fraction(round(factor * 100), 100) if is_share else Fraction(0)
         if not share:
             raise PolicyError(f"factor={factor!r}: give a share of the rates, from 0.01 to 1")
-        with self._store.reporting():
-            value = f"{share.numerator} {share.denominator}"
-            self._store.client.hset(steering_key(self._store), FACTOR, value)
+        num, den = share.as_integer_ratio() if share < 1 else (0, 0)
+        _steer_name(self._store, FACTOR, n=num, per_us=den)
         Room(self._store).wake_all()
 
     def restore_defaults(self, name: str | None = None) -> None:
@@ -128,11 +124,11 @@ class RateLimitManager:
             StoreUnavailable: The store is out of reach.
         """
         store = self._store
-        with store.reporting():
-            if name is None:
+        if name is None:
+            with store.reporting():
                 store.client.delete(steering_key(store))
-            else:
-                store.client.hdel(steering_key(store), tag(_checked(name)))
+        else:
+            _steer_name(store, _checked(name), n=0, per_us=0, burst=0, closed_us=0)
         for bucket in buckets_in_use(store, name):
             close(store, [bucket], 0)
         Room(store).wake_all()
@@ -206,8 +202,7 @@ def close_name(store: Store, name: str, duration: float) -> None:
     _steer_name(store, name, closed_us=round(duration * 1e6))
 
 
-def _steer_name(store: Store, name: str, **changes: int) -> str:
+def _steer_name(store: Store, name: str, **changes: int) -> None:
     """Change what is set for a name; what is not among the changes stays."""
     fields = [changes.get(field, "") for field in ("n", "per_us", "burst", "closed_us")]
-    answer = _steer(store, [steering_key(store)], [tag(name), *fields])
-    return str(answer.decode())
+    _steer(store, [steering_key(store)], [tag(name), *fields])
