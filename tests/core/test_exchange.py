@@ -1,10 +1,14 @@
 """Commands and answers by the shortest way: each command gets its own answer, whatever happens in between."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import redis
 from redis.connection import Connection
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from celery_patterns.core.exchange import exchange
 from celery_patterns.core.store import Store
@@ -65,3 +69,69 @@ def test_a_lost_connection_is_tried_once_more(proxy: Proxy, redis_url: str) -> N
     proxy.lose_reply()
     assert exchange(store.client, [("INCR", "count")]) == [2]
     store.close()
+
+
+def test_a_connection_that_the_server_closed_is_replaced_at_once(store: Store) -> None:
+    """After a quiet hour each task would begin with an error, or a pause."""
+    (used,) = exchange(store.client, [("CLIENT", "ID")])
+    store.client.client_kill_filter(_id=used)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("redis.retry.sleep", lambda _: pytest.fail("it paused"))
+        (other,) = exchange(store.client, [("CLIENT", "ID")])
+    assert other != used
+
+
+def test_a_connection_is_used_again_also_after_an_error_of_the_server(store: Store) -> None:
+    """Each command would cost a connection, or wait for the pool."""
+    (used,) = exchange(store.client, [("CLIENT", "ID")])
+    for _ in range(3):
+        assert isinstance(exchange(store.client, [("NONSENSE",)])[0], ResponseError)
+    assert exchange(store.client, [("CLIENT", "ID")]) == [used]
+
+
+def test_a_late_answer_is_not_asked_for_again_nor_given_to_the_next(proxy: Proxy, redis_url: str) -> None:
+    """A worker would wait twice as long; the next command would read the answer of this one."""
+    store = Store(proxy.through(redis_url) + "?socket_timeout=0.5")
+    exchange(store.client, [("PING",)])
+    proxy.hold()
+    with pytest.raises(RedisTimeoutError):
+        exchange(store.client, [("ECHO", "first")])
+    proxy.heal()
+    assert exchange(store.client, [("ECHO", "second")]) == [b"second"]
+    store.close()
+
+
+def test_the_policy_of_retries_is_the_connections_own(proxy: Proxy, redis_url: str) -> None:
+    """What a URL says of retries would be ignored."""
+    store = Store(proxy.through(redis_url) + "?socket_timeout=0.5&retry_on_timeout=true")
+    exchange(store.client, [("ECHO", "one")])
+    proxy.lose_reply(times=1)
+    assert exchange(store.client, [("ECHO", "two")]) == [b"two"]
+    store.close()
+
+
+def test_threads_at_the_same_time_have_connections_of_their_own(store: Store) -> None:
+    """Two threads would read each other's answers."""
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda one: exchange(store.client, [("ECHO", one)]), range(2_000)))
+    assert answers == [[b"%d" % number] for number in range(2_000)]
+
+
+def test_closing_the_store_closes_its_connections(store: Store, redis_url: str) -> None:
+    """Each reload of a process would leave sockets open."""
+    closed = Store(redis_url)
+    (mine,) = exchange(closed.client, [("CLIENT", "ID")])
+    closed.close()
+    assert mine not in {int(one["id"]) for one in store.client.client_list()}
+    assert exchange(closed.client, [("CLIENT", "ID")]) != [mine]
+    closed.close()
+
+
+def test_a_pool_that_must_see_its_connections_gets_each_back(redis_url: str) -> None:
+    """After a failover the old primary would be asked on."""
+    pool = redis.BlockingConnectionPool.from_url(redis_url, max_connections=1, timeout=1)
+    client = redis.Redis(connection_pool=pool)
+    for number in range(3):
+        assert exchange(client, [("ECHO", number)]) == [b"%d" % number]
+        assert client.ping()
+    client.close()

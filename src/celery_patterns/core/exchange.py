@@ -2,22 +2,34 @@
 
 Redis-py's clients do more around each command than a short one costs (what they measure, look up and could do
 for other commands), and a pipeline of theirs twice that. So where the client is a plain one, its connections
-are used by themselves, as the client would use them: taken from its pool, asked once again after a lost
-connection, closed when anything is raised in between, so that no answer is left for the next command.
+are used by themselves, as the client would use them: looked at before they are used, asked once again after a
+lost connection, closed when anything is raised in between, so that no answer is left for the next command.
+
+Its pool costs as much again, since it counts and times each connection that it lends. So a connection on
+which all went well is kept for the next command, and goes back to the pool only when something is wrong.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import redis
+from redis.connection import Connection, ConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 Command = Sequence[str | bytes | int | float]
 
 _NAMED = () if int(redis.__version__.partition(".")[0]) >= 6 else ("EVALSHA",)  # noqa: PLR2004 - of redis-py
 """What a pool wants to know: older ones the name of the command."""
+_TELLS = hasattr(Connection, "should_reconnect")
+"""Whether a connection tells that its server is about to leave: since redis-py 7."""
+_BROKEN = (RedisConnectionError, RedisTimeoutError)
+_KEPT = "_celery_patterns_kept"
+"""Where a client has its connections: they end with it."""
 
 
 def exchange(client: Any, commands: Sequence[Command]) -> list[Any]:
@@ -27,7 +39,7 @@ def exchange(client: Any, commands: Sequence[Command]) -> list[Any]:
         redis.exceptions.RedisError: The server is out of reach; what was sent may have been run.
     """
     if type(client) is redis.Redis:
-        return _directly(client.connection_pool, commands)
+        return _directly(vars(client).get(_KEPT) or _new(client), commands)
     if len(commands) > 1:
         pipeline = client.pipeline(transaction=False)
         for command in commands:
@@ -39,26 +51,86 @@ def exchange(client: Any, commands: Sequence[Command]) -> list[Any]:
         return [error]
 
 
-def _directly(pool: Any, commands: Sequence[Command]) -> list[Any]:
-    connection = pool.get_connection(*_NAMED)
+class Connections:
+    """The connections of one pool, as long as nothing is wrong with them.
+
+    For the pool they are in use, so it closes them when it is closed. Pools that look for the right server
+    and passwords that change need to see a connection each time, so for them none is kept.
+
+    Args:
+        pool: Of a client.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._free: deque[Any] = deque()
+        plain = type(pool) is ConnectionPool and not pool.connection_kwargs.get("credential_provider")
+        self._keeps = _TELLS and plain
+
+    def take(self) -> Any:
+        """One that nobody uses, and on which nothing has come that nobody asked for."""
+        try:
+            connection = self._free.pop()
+        except IndexError:
+            return self._pool.get_connection(*_NAMED)
+        try:
+            if not connection.can_read() and not connection.should_reconnect():
+                return connection
+        except (*_BROKEN, OSError):  # the server has closed it
+            pass
+        self.end(connection)
+        return self._pool.get_connection(*_NAMED)
+
+    def keep(self, connection: Any) -> None:
+        """All its answers were read."""
+        if self._keeps:
+            self._free.append(connection)
+        else:
+            self._pool.release(connection)
+
+    def end(self, connection: Any) -> None:
+        """It is broken, or an answer may still come."""
+        connection.disconnect()
+        self._pool.release(connection)
+
+
+def _new(client: Any) -> Connections:
+    connections: Connections = vars(client).setdefault(_KEPT, Connections(client.connection_pool))
+    return connections
+
+
+def _directly(connections: Connections, commands: Sequence[Command]) -> list[Any]:
+    connection = connections.take()
+    try:
+        try:
+            answers = _talk(connection, commands)
+        except _BROKEN as error:
+            answers = _as_it_retries(connection, commands, error)
+    except BaseException:
+        connections.end(connection)
+        raise
+    connections.keep(connection)
+    return answers
+
+
+def _talk(connection: Any, commands: Sequence[Command]) -> list[Any]:
+    if len(commands) == 1:
+        connection.send_command(*commands[0])
+    else:
+        connection.send_packed_command(connection.pack_commands(commands))
+    return [_answer(connection) for _ in commands]
+
+
+def _as_it_retries(connection: Any, commands: Sequence[Command], error: Exception) -> list[Any]:
+    """Go on as the connection's own policy of retries says; for it, this was the first try."""
+    failed = [error]
 
     def talk() -> list[Any]:
-        connection.send_packed_command(connection.pack_commands(commands))
-        return [_answer(connection) for _ in commands]
+        if failed:
+            raise failed.pop()
+        return _talk(connection, commands)
 
-    try:
-        return list(connection.retry.call_with_retry(talk, lambda _: connection.disconnect()))
-    except BaseException:
-        connection.disconnect()
-        raise
-    finally:
-        if getattr(connection, "should_reconnect", _never)():  # its server is about to leave
-            connection.disconnect()
-        pool.release(connection)
-
-
-def _never() -> bool:
-    return False
+    return list(connection.retry.call_with_retry(talk, lambda _: connection.disconnect()))
 
 
 def _answer(connection: Any) -> Any:
