@@ -50,8 +50,9 @@ def _redis(url: str) -> Actions:
 def _once(url: str) -> Actions:
     from celery_once.backends import redis as once
 
-    once.redis = redis.Redis.from_url(url)
+    once.redis = redis.Redis.from_url(url)  # it keeps one client for the process, of the first URL
     backend = once.Redis({"url": url})
+    once.redis = None
 
     def lock_and_clear() -> None:
         backend.raise_or_lock("peer:once", timeout=3_600)
