@@ -27,7 +27,8 @@ One prefork worker with one process runs tasks that do nothing, acknowledged lat
 result backend: {rounds} rounds of {tasks} tasks of each kind, in turns. CPU time is that of the worker's
 parent and child together; in brackets, the least and the most of a round. What it is more than the bare
 task's is the median over the rounds. Scripts and round trips are those to the library's store, the
-publisher's included. Five policies are dead letters, retries, idempotency, a singleton and a rate limit;
+publisher's included: one for the lock of a singleton, and one for a rate limit, whose calls pass the gate of
+the waiting room. Five policies are dead letters, retries, idempotency, a singleton and a rate limit;
 the sixth is a concurrency limit.
 """
 
