@@ -23,7 +23,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 Command = Sequence[str | bytes | int | float]
 
-_NAMED = () if int(redis.__version__.partition(".")[0]) >= 6 else ("EVALSHA",)  # noqa: PLR2004 - of redis-py
+_VERSION = tuple(int(part) for part in redis.__version__.split(".")[:2])
+_NAMED = () if _VERSION >= (5, 3) else ("EVALSHA",)
 """What a pool wants to know: older ones the name of the command."""
 _TELLS = hasattr(Connection, "should_reconnect")
 """Whether a connection tells that its server is about to leave: since redis-py 7."""
