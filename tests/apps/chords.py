@@ -303,6 +303,12 @@ def on_error_by_id(task_id: str) -> None:
     history().add("errback by id", id=task_id, told=told)
 
 
+@task
+def on_error_by_id_eagerly(task_id: str) -> None:
+    """The same in eager mode, where no result is kept."""
+    history().add("errback by id", id=task_id)
+
+
 def tell(outcome: Any) -> str:
     """An outcome in a word: its value, or its state and the type of its error."""
     return f"ok {outcome.value}" if outcome.ok else f"{outcome.state} {outcome.error or '-'}"

@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from celery import states
+from celery.backends.redis import RedisBackend
+from redis.exceptions import RedisError
 
+from celery_patterns.errors import PatternsError
 from celery_patterns.flows.chords.workflow import WorkflowNode, inspect_workflow
 
 if TYPE_CHECKING:
@@ -30,14 +34,28 @@ _COLOURS = {"SUCCESS": "green", "FAILURE": "red", "REVOKED": "red", "RETRY": "ye
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def workflow(context: click.Context, id_: str, show_all: bool, as_json: bool) -> None:
-    """Show the states of the workflow that ends with ID, or that ID has sent."""
-    app: Celery = context.obj.app
-    found = inspect_workflow(app.GroupResult.restore(id_) or app.AsyncResult(id_))
+    """Show the states of the workflow that ends with ID, or that ID has sent.
+
+    Exit code 1 when nothing is known of ID, or the result backend is away.
+    """
+    found = _find(context.obj.app, id_)
+    if found.state == states.PENDING and not found.children:
+        raise click.ClickException(f"nothing is known of {id_}: it has not begun, or its result has expired")
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return
     for line in draw(found, most=None if show_all else MANY):
         click.echo(line)
+
+
+def _find(app: Celery, id_: str) -> WorkflowNode:
+    backend: Any = app.backend
+    try:
+        if isinstance(backend, RedisBackend):
+            backend.client.ping()  # everything else would be tried again for 20 seconds
+        return inspect_workflow(app.GroupResult.restore(id_) or app.AsyncResult(id_))
+    except (PatternsError, RedisError, OSError) as error:
+        raise click.ClickException(f"{type(error).__name__}: {error}") from error
 
 
 def draw(node: WorkflowNode, *, most: int | None = None, indent: str = "", branch: str = "") -> Iterator[str]:
@@ -57,10 +75,8 @@ def draw(node: WorkflowNode, *, most: int | None = None, indent: str = "", branc
         rail, elbow = ("   ", "└─ ") if last else ("│  ", "├─ ")
         yield from draw(child, most=most, indent=indent + rail, branch=indent + elbow)
     if hidden:
-        states = ", ".join(
-            f"{count} {state}" for state, count in Counter(one.state for one in hidden).items()
-        )
-        yield f"{indent}└─ and {len(hidden)} more: {states}"
+        told = ", ".join(f"{count} {state}" for state, count in Counter(one.state for one in hidden).items())
+        yield f"{indent}└─ and {len(hidden)} more: {told}"
 
 
 def _line(node: WorkflowNode) -> str:

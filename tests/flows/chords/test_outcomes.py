@@ -42,6 +42,21 @@ def test_outcomes_survive_json(given_results: list[dict[str, Any]]) -> None:
     assert pickle.loads(pickle.dumps(outcomes)) == outcomes
 
 
+def test_a_line_about_outcomes_names_a_failure_before_what_was_revoked_for_it() -> None:
+    """The one line that an operator reads would tell him that parts were revoked, and not why."""
+    revoked = {"id": "a", "state": "revoked", "error": "TaskRevokedError", "message": "fail_fast"}
+    failed = {"id": "b", "state": "failed", "error": "ValueError", "message": "bad row"}
+    expected = "1 failed, 1 revoked (first: part 1, ValueError: bad row)"
+    assert str(Outcomes([revoked, failed])) == expected
+    assert str(Outcomes([revoked])) == "1 revoked (first: part 0, TaskRevokedError: fail_fast)"
+
+
+def test_what_is_no_list_of_outcomes_is_refused() -> None:
+    """A body that was called with nothing would raise something about iteration."""
+    with pytest.raises(PolicyError, match="None is not the list of outcomes"):
+        Outcomes(None)  # type: ignore[arg-type]
+
+
 @given(results)
 def test_every_part_is_counted_once_and_keeps_its_place(given_results: list[dict[str, Any]]) -> None:
     """A report made from successes and failures would miss a part, or take one for another."""

@@ -11,7 +11,15 @@ import pytest
 from celery import chain, chord, group
 from celery.result import result_from_tuple
 
-from celery_patterns import ChordFailed, Outcomes, Progress, partial_chord, workflow_progress
+from celery_patterns import (
+    ChordFailed,
+    Outcomes,
+    Progress,
+    inspect_workflow,
+    partial_chord,
+    workflow_progress,
+)
+from celery_patterns.errors import PolicyError
 from celery_patterns.flows.chords.partial import PartialChord
 from celery_patterns.flows.chords.record import ChordRecord
 from tests.flows.chords.conftest import CHORDS, PATIENCE, Ground
@@ -182,6 +190,47 @@ def test_a_deadline_passes_for_a_header_that_was_never_published(
         partial_chord([tasks.give.s(n) for n in range(3)], tasks.gather.s(label), min_success=1, deadline=2)()
     monkeypatch.undo()
     assert ground.told(label) == ["ok 0", "lost -", "lost -"]
+
+
+def test_a_record_that_is_lost_fails_the_chord(ground: Ground, tasks: ModuleType, wait_for: Any) -> None:
+    """A backend that was emptied would leave a chord hanging, and nobody would be told."""
+    label = ground.label()
+    body = tasks.gather.s(label).on_error(tasks.on_error.s())
+    lost = partial_chord([tasks.give.s(1).set(queue="nobody")], body, deadline=3).apply_async()
+    ran = partial_chord([tasks.give.s(1)], tasks.gather.s(label), deadline=3).apply_async()
+    assert ran.get(timeout=PATIENCE) == ["ok 1"]
+    for result in (lost, ran):
+        tasks.app.backend.client.delete(*ChordRecord(tasks.app.backend, result.id).keys)
+    with pytest.raises(ChordFailed, match="the record of the chord is gone"):
+        lost.get(timeout=PATIENCE)
+    assert wait_for(lambda: ground.stage.history.last("errback", id=lost.id))["told"] == []
+    ground.flush()
+    assert ground.stage.history.count("errback", id=ran.id) == 0
+    assert tasks.app.AsyncResult(ran.id).state == "SUCCESS"
+    assert f"The record of chord {lost.id} is gone" in ground.worker.log_text()
+
+
+def test_a_worker_with_another_backend_says_that_it_reports_nothing(
+    stage: Stage, worker: Any, wait_for: Any
+) -> None:
+    """A chord would hang for one worker that was set up differently, and nothing would say why."""
+    stage.conf["result_backend"] = f"partial+{stage.conf['result_backend']}"
+    tasks = stage.load(CHORDS)
+    result = partial_chord([tasks.give.s(1), tasks.give.s(2)], tasks.gather.s()).apply_async()
+    stage.conf["result_backend"] = stage.conf["result_backend"].removeprefix("partial+")
+    running = worker(CHORDS, concurrency=1)
+    what = f"is a part of partial chord {result.id}, but the result backend of this worker is redis://"
+    wait_for(lambda: what in running.log_text(), timeout=PATIENCE)
+    assert running.log_text().count(what) == 1
+
+
+def test_a_header_that_begins_after_its_deadline_is_refused(ground: Ground, tasks: ModuleType) -> None:
+    """Every part would be lost, although nothing went wrong."""
+    workflow = partial_chord([tasks.give.s(1)], tasks.gather.s(), deadline=2)
+    with pytest.raises(PolicyError, match="counted from publication"):
+        workflow.apply_async(countdown=3)
+    with pytest.raises(PolicyError, match="counted from publication"):
+        workflow.set(countdown=2).delay()
 
 
 def test_a_worker_needs_no_more_than_the_url(stage: Stage, worker: Any) -> None:
@@ -427,6 +476,24 @@ def test_an_eager_chord_gives_outcomes(stage: Stage) -> None:
     failed = partial_chord(header, tasks.gather.s()).apply_async()
     with pytest.raises(ChordFailed, match="3 of 3 parts must be ok: 2 ok, 1 failed"):
         failed.get()
+
+
+def test_an_eager_chord_ends_as_a_real_one(stage: Stage) -> None:
+    """A test would see no errback, or an ignored part that failed, or could not look at the result."""
+    stage.conf |= {"task_always_eager": True, "result_backend": "cache+memory://"}
+    tasks = stage.load(CHORDS)
+    body = tasks.gather.s().on_error(tasks.on_error.s()).on_error(tasks.on_error_by_id_eagerly.s())
+    failed = partial_chord([tasks.give.s(1), tasks.ignore.s()], body).apply_async()
+    assert isinstance(failed.result, ChordFailed)
+    assert stage.history.last("errback", id=failed.id)["told"] == ["ok 1", "lost Ignore"]
+    assert stage.history.count("errback by id", id=failed.id) == 1
+    assert workflow_progress(failed) == Progress(done=1, failed=1, total=1)
+    assert inspect_workflow(failed).error.startswith("ChordFailed: 2 of 2 parts must be ok")
+    both = group(tasks.give.s(1), tasks.give.s(2)).apply_async()
+    assert workflow_progress(both) == Progress(done=2, failed=0, total=2)
+    assert inspect_workflow(both).state == "SUCCESS"
+    inner = chord([tasks.give.s(1), tasks.give.s(2)], tasks.join.s(3))
+    assert partial_chord([inner, tasks.give.s(4)], tasks.gather.s())().get() == ["ok [[1, 2], 3]", "ok 4"]
 
 
 @pytest.mark.parametrize("propagates", [False, True])

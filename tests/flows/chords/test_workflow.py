@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from celery import chain, chord, group
+from celery import Celery, chain, chord, group
 from click.testing import CliRunner
 
 from celery_patterns import Progress, WorkflowNode, inspect_workflow, partial_chord, workflow_progress
@@ -49,8 +49,18 @@ def test_the_tree_says_what_is_lost(ground: Ground, tasks: ModuleType) -> None:
     header = [tasks.give.s(1), tasks.give.s(2).set(queue="nobody")]
     result = partial_chord(header, tasks.gather.s(), min_success=1, deadline=1).apply_async()
     assert result.get(timeout=PATIENCE) == ["ok 1", "lost -"]
-    lines = list(draw(inspect_workflow(result)))
+    tree = inspect_workflow(result)
+    assert tree.children[0].state == "FAILURE", "it would look as if the header were still at work"
+    lines = list(draw(tree))
     assert any("PENDING, lost to its chord" in line for line in lines)
+
+
+def test_what_is_no_result_is_refused(ground: Ground) -> None:
+    """An id in the place of a result would raise something about attributes."""
+    for function in (workflow_progress, inspect_workflow):
+        for given in ("abc", None):
+            with pytest.raises(TypeError, match=r"is no result of Celery; .* app\.AsyncResult\(id\)"):
+                function(given)
 
 
 def test_the_trees_of_everything_else(ground: Ground, tasks: ModuleType, wait_for: Any) -> None:
@@ -178,6 +188,22 @@ def test_large_groups_are_cut_short(ground: Ground, tasks: ModuleType, run_cli: 
     assert len(lines) == 22
     assert lines[-1] == "└─ and 5 more: 5 SUCCESS"
     assert len(run_cli(tasks.app, "workflow", saved.id, "--all").splitlines()) == 26
+
+
+def test_the_terminal_says_what_it_cannot_show(ground: Ground, tasks: ModuleType, start_valkey: Any) -> None:
+    """An operator would take an unknown id for a task that waits, or be shown a traceback."""
+    unknown = CliRunner().invoke(patterns, ["workflow", "nobody"], obj=SimpleNamespace(app=tasks.app))
+    assert (unknown.exit_code, unknown.output) == (
+        1,
+        "Error: nothing is known of nobody: it has not begun, or its result has expired\n",
+    )
+    server = start_valkey()
+    app = Celery("away", backend=f"partial+{server.url(1)}", set_as_current=False)
+    server.kill()
+    away = CliRunner().invoke(patterns, ["workflow", "some"], obj=SimpleNamespace(app=app))
+    assert away.exit_code == 1
+    assert away.output.startswith("Error: ConnectionError: ")
+    assert away.output.count("\n") == 1
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from celery.result import task_join_will_block  # type: ignore[attr-defined]
 from celery_patterns.flows.chords import listening
 from celery_patterns.flows.chords import partial as _partial  # noqa: F401 - its type of signature is known now
 from celery_patterns.flows.chords.begin import begin, leaves
-from celery_patterns.flows.chords.end import end_if_complete
+from celery_patterns.flows.chords.end import end_forgotten, end_if_complete
 from celery_patterns.flows.chords.guard import guard_tasks
 from celery_patterns.flows.chords.mark import begun_mark, mark_of
 from celery_patterns.flows.chords.mend import dead_parts
@@ -192,7 +192,9 @@ class PartialRedisBackend(RedisBackend):
         counts = ChordRecord(self, chord_id).expire(self.encode(LOST))
         if isinstance(counts, float):
             return counts
-        if mark is not None and isinstance(counts, Counts) and counts.complete:
+        if mark is not None and counts == "unknown":
+            end_forgotten(self, body, mark)
+        elif mark is not None and isinstance(counts, Counts) and counts.complete:
             end_if_complete(self, body, mark)
         return None
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from celery import states
 from celery.exceptions import ChordError
 from celery.utils.log import get_task_logger
 
 from celery_patterns.errors import ChordFailed
-from celery_patterns.flows.chords.fail import fail
+from celery_patterns.flows.chords.fail import fail, failing_requests
+from celery_patterns.flows.chords.fetch import metas_of
 from celery_patterns.flows.chords.mark import unmarked
 from celery_patterns.flows.chords.outcomes import Outcomes
 from celery_patterns.flows.chords.record import ChordRecord, Slot
@@ -53,6 +55,20 @@ def end_if_complete(backend: Any, body: Mapping[str, Any], mark: Mark) -> None:
         logger.warning("Chord %s took longer to end than its claim lasts: it may have ended twice", record.id)
 
 
+def end_forgotten(backend: Any, body: Mapping[str, Any], mark: Mark) -> None:
+    """Fail a chord of whose record nothing is left at its deadline, unless its end can be seen."""
+    signature = unmarked(body, backend.app)
+    found = metas_of(backend, [str(request.id) for request in failing_requests(signature)])
+    if any(meta["status"] != states.PENDING for meta in found.values()):
+        return
+    logger.error(
+        "The record of chord %s is gone from the result backend before its deadline: "
+        "what its parts reported is lost, and its body fails",
+        mark.id,
+    )
+    fail(backend, signature, ChordFailed("the record of the chord is gone from the result backend"))
+
+
 def too_few(results: list[dict[str, Any]], mark: Mark) -> ChordError | None:
     """The error of a chord of which too few parts are ok; ``None`` when there are enough."""
     if mark.plain:
@@ -65,9 +81,10 @@ def too_few(results: list[dict[str, Any]], mark: Mark) -> ChordError | None:
 
 
 def _as_celery_says_it(results: list[dict[str, Any]]) -> ChordError | None:
-    culprit = next((result for result in results if result["state"] != "ok"), None)
-    if culprit is None:
+    bad = [result for result in results if result["state"] != "ok"]
+    if not bad:
         return None
+    culprit = next((result for result in bad if result["state"] == "failed"), bad[0])
     what = f"{culprit['error'] or culprit['state']}({culprit['message']!r})"
     return ChordError(f"Dependency {culprit['id']} raised {what}")
 

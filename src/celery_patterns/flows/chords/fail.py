@@ -24,17 +24,20 @@ if TYPE_CHECKING:
 logger = get_task_logger(__name__)
 
 
-def fail(backend: Any, body: Mapping[str, Any], error: Exception) -> None:
+def fail(backend: Any, body: Mapping[str, Any], error: Exception, *, eager: bool = False) -> None:
     """Fail the body of a chord.
 
     Args:
         backend: The result backend.
         body: The frozen body.
         error: What it fails with.
+        eager: Call its errbacks and store nothing, as eager mode does.
     """
     for request in failing_requests(body):
         try:
-            backend.mark_as_failure(request.id, error, request=request)
+            if eager:
+                request.update(delivery_info={"is_eager": True}, chain=None)
+            backend.mark_as_failure(request.id, error, request=request, store_result=not eager)
             _fail_members(backend, request.chain or (), error)
         except Exception:  # an errback is the user's code; the other tasks must still learn of it
             logger.exception("An error while the body of a chord was being failed: %r", request)

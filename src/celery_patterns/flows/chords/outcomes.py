@@ -61,7 +61,8 @@ class Outcomes(Sequence[Outcome]):  # noqa: PLW1641 - values may be lists and di
 
     Use it in the body of a partial chord, on what the body was given, and on
     :attr:`ChordFailed.results <celery_patterns.errors.ChordFailed>` in an errback. It may be an
-    argument or a result of a task: as JSON it is the plain list that it was made of.
+    argument or a result of a task: as JSON it is the plain list that it was made of. ``json.dumps``
+    knows lists only, so give it ``outcomes.records()``.
 
     Args:
         results: What the body of a partial chord was given.
@@ -83,6 +84,10 @@ class Outcomes(Sequence[Outcome]):  # noqa: PLW1641 - values may be lists and di
     """
 
     def __init__(self, results: Iterable[Mapping[str, Any] | Outcome]) -> None:
+        if not isinstance(results, Iterable):
+            raise PolicyError(
+                f"{results!r} is not the list of outcomes that the body of a partial chord is given"
+            )
         self._parts = tuple(_outcome(index, result) for index, result in enumerate(results))
 
     @cached_property
@@ -149,8 +154,13 @@ class Outcomes(Sequence[Outcome]):  # noqa: PLW1641 - values may be lists and di
         return f"<Outcomes: {self._counted()}>"
 
     def __str__(self) -> str:
-        first = f" (first: part {self.failures[0].index}, {self.failures[0].reason})" if self.failures else ""
-        return f"{self._counted()}{first}"
+        if not self.failures:
+            return self._counted()
+        failed = (
+            part for part in self.failures if part.state == "failed"
+        )  # others may have been revoked for it
+        first = next(failed, self.failures[0])
+        return f"{self._counted()} (first: part {first.index}, {first.reason})"
 
     def _counted(self) -> str:
         found = [f"{count} {state}" for state, count in self.counts.items() if count]

@@ -12,8 +12,10 @@ from celery_patterns.core.durations import one_of, seconds
 from celery_patterns.errors import PolicyError
 from celery_patterns.flows.chords.begin import leaves
 from celery_patterns.flows.chords.end import too_few
+from celery_patterns.flows.chords.fail import fail
+from celery_patterns.flows.chords.listening import listen
 from celery_patterns.flows.chords.mark import Mark, mark_of, unmarked
-from celery_patterns.flows.chords.report import describe
+from celery_patterns.flows.chords.report import describe, kind_of
 from celery_patterns.flows.chords.results import forgiving
 from celery_patterns.flows.chords.signatures import PARTIAL_CHORD, chords_in, in_order, plain_copy, starters
 from celery_patterns.flows.chords.threshold import Threshold
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_patterns.core.durations import Seconds
+
+listen()  # a worker that runs parts, but has another result backend, is told so
 
 
 def partial_chord(
@@ -54,8 +58,9 @@ def partial_chord(
         min_share: The share of the parts, from 0 to 1, that must be ok.
         on_failure: ``"wait"``, or ``"fail_fast"``: once the threshold is out of reach, what has not
             started is revoked.
-        deadline: Seconds (or a ``timedelta``) from its publication, after which a part that has not
-            reported is lost. Without it, a part that never ends keeps the chord waiting.
+        deadline: Seconds (or a ``timedelta``) from its publication; as soon as a worker process is
+            free after that, parts that have not reported are lost. Without it, a part that never
+            ends keeps the chord waiting.
         on_late: What follows when a part that is a dead letter is replayed with success after the
             chord has ended: ``"record"`` its outcome, or ``"rerun"`` the body as well, with all
             outcomes as they are then, once enough parts are ok. The body must bear that.
@@ -102,11 +107,16 @@ class PartialChord(chord):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.subtask_type = PARTIAL_CHORD  # type: ignore[misc]
+        self["subtask_type"] = PARTIAL_CHORD
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:  # type: ignore[override]
-        """Publish the chord."""
+        """Publish the chord.
+
+        Raises:
+            PolicyError: The header would begin after the deadline, or as ``check_backend`` says.
+        """
         self.check_backend()
+        self._check_countdown(options.get("countdown", self.options.get("countdown")))
         result = super().apply_async(args, kwargs, **options)
         return forgiving(result, getattr(result.parent, "id", None))
 
@@ -128,6 +138,14 @@ class PartialChord(chord):
                 f'{app.backend.as_uri()}: put "partial+" before it, as in "partial+redis://localhost:6379/0"'
             )
 
+    def _check_countdown(self, countdown: float | None) -> None:
+        deadline = (mark_of(self.body) or Mark()).deadline
+        if countdown is not None and deadline is not None and countdown >= deadline:
+            raise PolicyError(
+                f"countdown={countdown!r}, but deadline={deadline!r} is counted from publication: "
+                "every part would be lost before it begins; make the deadline longer"
+            )
+
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """Run it in this process, as eager mode does."""
         given = options.get("body") or self.body
@@ -136,9 +154,11 @@ class PartialChord(chord):
         failure = too_few(results, mark)
         if failure is None:
             return body.apply(args=(results,))
+        failed = body.freeze()
+        fail(self.app.backend, body, failure, eager=True)
         if self.app.conf.task_eager_propagates:
             raise failure
-        return EagerResult(body.freeze().id, failure, states.FAILURE)
+        return EagerResult(failed.id, failure, states.FAILURE)
 
 
 def _run_eagerly(
@@ -156,7 +176,7 @@ def _run_eagerly(
             if result.state == states.SUCCESS:
                 yield {"id": result.id, "state": "ok", "value": result.result}
             else:
-                yield {"id": result.id, "state": "failed", **describe(result.result)}
+                yield {"id": result.id, "state": kind_of(result.state), **describe(result.result)}
 
 
 def _given(header: Any) -> list[Any]:
@@ -180,8 +200,8 @@ def _known_inside(part: Any) -> Any:
         body = inner["kwargs"]["body"]
         if mark_of(body) is None:
             copy: Any = maybe_signature(plain_copy(body), app=_app_of([body]))
-            inner["kwargs"]["body"] = copy
             Mark(plain=True).put_on(copy)
+            inner["kwargs"]["body"] = copy
     return part
 
 

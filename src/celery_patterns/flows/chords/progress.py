@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celery import states
+from celery.result import EagerResult
 
 from celery_patterns.flows.chords.begin import leaves
 from celery_patterns.flows.chords.fetch import counts_or_metas
-from celery_patterns.flows.chords.results import HeaderResult
+from celery_patterns.flows.chords.results import HeaderResult, checked
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from celery.result import AsyncResult, GroupResult
 
 
@@ -43,15 +46,26 @@ def workflow_progress(result: AsyncResult[Any] | GroupResult) -> Progress:
     of each part is read, so the result must know its parts, as that which its caller got does.
 
     Args:
-        result: That of a partial chord, a chord, or a group; a single task is one part.
+        result: That of a partial chord, a chord, or a group; a single task is one part, and so is
+            what was run in eager mode.
+
+    Raises:
+        TypeError: It is no result.
     """
+    header = _header(checked(result))
+    ran = list(leaves([header or result]))
+    if all(isinstance(part, EagerResult) for part in ran):
+        return _progress([{"status": part.state} for part in ran])
     app: Any = result.app
-    header = _header(result)
     # The parts of a chord that its caller knows to be partial need not be looked at one by one.
-    parts = [] if isinstance(header, HeaderResult) else list(leaves([header or result]))
+    parts = [] if isinstance(header, HeaderResult) else ran
     counts, metas = counts_or_metas(app.backend, str(result.id), [part.id for part in parts])
     if counts is not None:
         return Progress(done=counts.ok + counts.bad, failed=counts.bad, total=counts.total)
+    return _progress(metas)
+
+
+def _progress(metas: Sequence[Mapping[str, Any]]) -> Progress:
     ended = [meta["status"] for meta in metas if meta["status"] in states.READY_STATES]
     return Progress(done=len(ended), failed=len(ended) - ended.count(states.SUCCESS), total=len(metas))
 
@@ -60,5 +74,5 @@ def _header(result: Any) -> Any:
     """A group, or the header before the body of a chord; ``None`` for a single task."""
     node = result
     while node is not None and getattr(node, "results", None) is None:
-        node = node.parent
+        node = getattr(node, "parent", None)  # an eager one has none
     return node

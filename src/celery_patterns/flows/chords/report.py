@@ -57,8 +57,13 @@ def _is_hopeless(mark: Mark, kind: State, counts: Counts) -> bool:
 
 def as_kept(backend: Any, state: str, result: Any) -> tuple[State, str | bytes]:
     """The outcome that a task's end is, and what is kept of it."""
-    kind: State = _STATES.get(state, "failed")
+    kind = kind_of(state)
     return kind, backend.encode(backend.encode_result(result, state) if kind == "ok" else describe(result))
+
+
+def kind_of(state: str) -> State:
+    """The outcome that goes with Celery's state of a task."""
+    return _STATES.get(state, "failed")
 
 
 def describe(error: Any) -> dict[str, str | None]:
@@ -76,6 +81,9 @@ def _nothing_changed(part: Part, why: Missing, kind: State) -> None:
     if why == "late":
         tell("late", part, state=kind)
     else:
-        logger.warning(
-            "%s[%s] is no part of chord %s, or the chord has expired", part.task, part.task_id, part.mark.id
+        logger.error(
+            "%s[%s] is no part of chord %s, or the chord's record is gone: then its body will not run",
+            part.task,
+            part.task_id,
+            part.mark.id,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.result import GroupResult
+from celery.result import GroupResult, ResultBase
 
 
 class HeaderResult(GroupResult):
@@ -16,7 +16,8 @@ class HeaderResult(GroupResult):
 
     def as_tuple(self) -> Any:
         """Itself without the parts: a result that is made of this would raise again."""
-        return (self.id, self.parent and self.parent.as_tuple()), []  # type: ignore[attr-defined]
+        before: Any = self.parent
+        return (self.id, before and before.as_tuple()), []
 
     def save(self, backend: Any = None) -> Any:
         """Save it with the parts, as the group that it is."""
@@ -25,6 +26,17 @@ class HeaderResult(GroupResult):
 
     def maybe_throw(self, callback: Any = None, propagate: bool = True) -> None:
         """Do nothing: the failure of a part is not the failure of the chord."""
+
+
+def checked(result: Any) -> Any:
+    """``result``, if it is one.
+
+    Raises:
+        TypeError: It is something else, such as an id.
+    """
+    if not isinstance(result, ResultBase):
+        raise TypeError(f"{result!r:.100} is no result of Celery; of an id, make one: app.AsyncResult(id)")
+    return result
 
 
 def forgiving(result: Any, header_id: str | None) -> Any:

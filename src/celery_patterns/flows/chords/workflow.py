@@ -6,9 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from celery import states
+from celery.result import EagerResult
 
+from celery_patterns.flows.chords.begin import leaves
 from celery_patterns.flows.chords.fetch import metas_of, parts_by_result
 from celery_patterns.flows.chords.report import describe
+from celery_patterns.flows.chords.results import checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -61,7 +64,13 @@ def inspect_workflow(result: AsyncResult[Any] | GroupResult) -> WorkflowNode:
         result: As the caller got it; it knows what comes before the last task. Of a result made
             from an id alone, that of a partial chord knows its parts, and that of any other task
             what the task has sent.
+
+    Raises:
+        TypeError: It is no result.
     """
+    ran = list(leaves([checked(result)]))
+    if ran and all(isinstance(one, EagerResult) for one in ran):
+        return _eager_tree(result)
     walk = _Walk(result.app)
     root = walk.with_parts(_tree(result))
     walk.read(root)
@@ -121,6 +130,16 @@ class _Walk:
         )
 
 
+def _eager_tree(result: Any) -> WorkflowNode:
+    """What was run in eager mode: each result has its state, and nobody else has."""
+    members = getattr(result, "results", None)
+    if members is not None:
+        children = tuple(map(_eager_tree, members))
+        return WorkflowNode(kind="group", id=result.id, state=_state_of("group", children), children=children)
+    error = _in_one_line(result.result) if result.state in states.EXCEPTION_STATES else None
+    return WorkflowNode(kind="task", id=result.id, state=result.state, name=result.name, error=error)
+
+
 def _ids(node: WorkflowNode) -> list[str]:
     return [task.id for task in node.tasks()]
 
@@ -156,7 +175,7 @@ def _with_parents(result: Any) -> Iterator[Any]:
 
 def _state_of(kind: Kind, children: Iterable[WorkflowNode]) -> str:
     """The state of what is made of several."""
-    found = [child.state for child in children]
+    found = [_state_to_others(child) for child in children]
     if found and kind in {"chain", "chord"} and found[-1] in states.READY_STATES:
         return found[-1]
     if all(state == states.SUCCESS for state in found):
@@ -165,6 +184,13 @@ def _state_of(kind: Kind, children: Iterable[WorkflowNode]) -> str:
         return states.PENDING
     ended = all(state in states.READY_STATES for state in found)
     return states.FAILURE if ended and kind == "group" else states.STARTED
+
+
+def _state_to_others(node: WorkflowNode) -> str:
+    """A task's state, or what its chord has made of it: who was lost stays pending for ever."""
+    if node.outcome is None or node.state in states.READY_STATES:
+        return node.state
+    return states.SUCCESS if node.outcome == "ok" else states.FAILURE
 
 
 def _in_one_line(error: Any) -> str:
