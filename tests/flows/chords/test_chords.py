@@ -146,7 +146,7 @@ def marks_in(canvas: Any) -> list[Mark | None]:
     found, todo = [], [json.loads(json.dumps(canvas))]
     while todo:
         one = todo.pop(0)
-        if one.get("subtask_type") == "chord":
+        if one.get("subtask_type") in {"chord", "partial_chord"}:
             found.append(mark_of(one["kwargs"]["body"]))
             header = one["kwargs"]["header"]
             todo.append(one["kwargs"]["body"])
@@ -199,6 +199,10 @@ def test_the_caller_s_signatures_are_left_alone() -> None:
     published = unmarked(made.body, app)
     assert OPTION not in published.options
     assert mark_of(made.body) is not None
+    chained, inner = body.s() | body.s(), chord([part.s()], body.s() | body.s())
+    partial_chord([inner], chained, min_success=0)
+    assert OPTION not in str(chained)
+    assert OPTION not in str(inner)
 
 
 def test_a_newer_mark_is_refused() -> None:

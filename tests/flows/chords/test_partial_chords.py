@@ -20,6 +20,7 @@ from celery_patterns import (
     workflow_progress,
 )
 from celery_patterns.errors import PolicyError
+from celery_patterns.flows.chords.mark import Mark
 from celery_patterns.flows.chords.partial import PartialChord
 from celery_patterns.flows.chords.record import ChordRecord
 from tests.flows.chords.conftest import CHORDS, PATIENCE, Ground
@@ -208,6 +209,23 @@ def test_a_record_that_is_lost_fails_the_chord(ground: Ground, tasks: ModuleType
     assert ground.stage.history.count("errback", id=ran.id) == 0
     assert tasks.app.AsyncResult(ran.id).state == "SUCCESS"
     assert f"The record of chord {lost.id} is gone" in ground.worker.log_text()
+
+
+def test_a_deadline_that_comes_far_too_late_fails_nothing(
+    ground: Ground, tasks: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The errbacks of a chord that ended well would be called hours after its record has expired."""
+    result = partial_chord([tasks.give.s(1).set(queue="nobody")], tasks.gather.s()).apply_async()
+    backend = tasks.app.backend
+    record = ChordRecord(backend, result.id)
+    backend.client.delete(*record.keys)
+    body = tasks.gather.s().set(task_id=result.id)
+    Mark(id=result.id).put_on(body)
+    assert backend.watch_chord(result.id, body, late=record.ttl + 1) is None
+    assert result.state == "PENDING"
+    assert "so late that its record" in caplog.text
+    backend.watch_chord(result.id, body, late=record.ttl - 1)
+    assert tasks.app.AsyncResult(result.id).state == "FAILURE"
 
 
 def test_a_worker_with_another_backend_says_that_it_reports_nothing(

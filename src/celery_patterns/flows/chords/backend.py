@@ -182,18 +182,25 @@ class PartialRedisBackend(RedisBackend):
 
     # --- nobody reports
 
-    def watch_chord(self, chord_id: str, body: Mapping[str, Any]) -> float | None:
+    def watch_chord(self, chord_id: str, body: Mapping[str, Any], late: float = 0.0) -> float | None:
         """Give up what has not reported by the deadline, and hand the end on.
+
+        Args:
+            chord_id: The chord.
+            body: Its body, as its parts carry it.
+            late: How many seconds after the deadline this is: after the record's time to live, no
+                record says nothing.
 
         Returns:
             The seconds until the deadline, where it is ahead.
         """
         mark = mark_of(body)
-        counts = ChordRecord(self, chord_id).expire(self.encode(LOST))
+        record = ChordRecord(self, chord_id)
+        counts = record.expire(self.encode(LOST))
         if isinstance(counts, float):
             return counts
         if mark is not None and counts == "unknown":
-            end_forgotten(self, body, mark)
+            end_forgotten(self, body, mark, expired=late > record.ttl)
         elif mark is not None and isinstance(counts, Counts) and counts.complete:
             end_if_complete(self, body, mark)
         return None

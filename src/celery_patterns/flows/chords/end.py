@@ -55,8 +55,21 @@ def end_if_complete(backend: Any, body: Mapping[str, Any], mark: Mark) -> None:
         logger.warning("Chord %s took longer to end than its claim lasts: it may have ended twice", record.id)
 
 
-def end_forgotten(backend: Any, body: Mapping[str, Any], mark: Mark) -> None:
-    """Fail a chord of whose record nothing is left at its deadline, unless its end can be seen."""
+def end_forgotten(backend: Any, body: Mapping[str, Any], mark: Mark, *, expired: bool) -> None:
+    """Fail a chord of whose record nothing is left at its deadline, unless its end can be seen.
+
+    Args:
+        backend: The result backend.
+        body: The chord's body, as the parts carry it.
+        mark: That of the chord.
+        expired: Whether it is so late that the record of a chord which ended well is gone as well.
+    """
+    if expired:
+        logger.warning(
+            "The deadline of chord %s is looked at so late that its record, if it has ended, has expired",
+            mark.id,
+        )
+        return
     signature = unmarked(body, backend.app)
     found = metas_of(backend, [str(request.id) for request in failing_requests(signature)])
     if any(meta["status"] != states.PENDING for meta in found.values()):

@@ -17,7 +17,7 @@ from celery_patterns.flows.chords.listening import listen
 from celery_patterns.flows.chords.mark import Mark, mark_of, unmarked
 from celery_patterns.flows.chords.report import describe, kind_of
 from celery_patterns.flows.chords.results import forgiving
-from celery_patterns.flows.chords.signatures import PARTIAL_CHORD, chords_in, in_order, plain_copy, starters
+from celery_patterns.flows.chords.signatures import PARTIAL_CHORD, chords_in, in_order, own_copy, starters
 from celery_patterns.flows.chords.threshold import Threshold
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def partial_chord(
         rerun=on_late == "rerun",
     )
     parts = [_known_inside(part) for part in in_order(_given(header))]
-    end = maybe_signature(_a_signature("body", body), clone=True) if body else None
+    end = own_copy(_a_signature("body", body)) if body else None
     made = PartialChord(parts, end, app=_app_of([*parts, end] if end else parts))
     _check(made, mark)
     if parts:
@@ -199,9 +199,8 @@ def _known_inside(part: Any) -> Any:
     for inner in chords_in(part):
         body = inner["kwargs"]["body"]
         if mark_of(body) is None:
-            copy: Any = maybe_signature(plain_copy(body), app=_app_of([body]))
-            Mark(plain=True).put_on(copy)
-            inner["kwargs"]["body"] = copy
+            inner["kwargs"]["body"] = own_copy(body)
+            Mark(plain=True).put_on(inner["kwargs"]["body"])
     return part
 
 

@@ -102,6 +102,20 @@ def plain_copy(value: Any) -> Any:
     return value
 
 
+def own_copy(signature: Any) -> Any:
+    """A copy of a signature whose tasks have options of their own: Celery's copies share their tasks."""
+    copy: Any = maybe_signature(signature, clone=True)
+    match _kind(copy):
+        case "chain" | "group":
+            copy.tasks = [own_copy(task) for task in copy.tasks]
+        case "chord":
+            copy.tasks = [own_copy(task) for task in _header(copy)]
+            copy.body = copy.body and own_copy(copy.body)
+        case _:
+            pass
+    return copy
+
+
 def chords_in(signature: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The chords that have parts and a body in ``signature``, or are it, from the outside in."""
     kind = _kind(signature)

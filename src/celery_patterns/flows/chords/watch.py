@@ -6,10 +6,12 @@ It may be delivered more than once, and late: what has ended is not ended again.
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
 from celery.utils.log import get_task_logger
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from celery_patterns.core.postpone import longest_wait
 from celery_patterns.flows.chords.signatures import starters
@@ -40,7 +42,7 @@ def watch_chord(self: Any, chord_id: str, body: dict[str, Any]) -> None:
         )
         return
     try:
-        left = backend.watch_chord(chord_id, body)
+        left = backend.watch_chord(chord_id, body, late=_late(self.request.eta))
     except backend.connection_errors as error:
         raise self.retry(exc=error, countdown=RETRY) from error
     if left is not None:
@@ -57,6 +59,12 @@ def watch_later(app: Celery, chord_id: str, body: Mapping[str, Any], delay: floa
     app.send_task(
         TASK, (chord_id, dict(body)), countdown=countdown, ignore_result=True, **_where_it_goes(app, body)
     )
+
+
+def _late(eta: str | None) -> float:
+    """How many seconds ago a message was due; the clocks of producers and workers may differ a little."""
+    due = maybe_iso8601(eta)
+    return (datetime.now(UTC) - maybe_make_aware(due, UTC)).total_seconds() if due else 0.0
 
 
 def _where_it_goes(app: Celery, body: Mapping[str, Any]) -> dict[str, Any]:
