@@ -46,6 +46,15 @@ def hasty(self: Any, doc: str, version: int = 1, gate: str = "") -> str:
     return f"{doc}{version}"
 
 
+@app.task(bind=True, base=SingletonTask, singleton=Singleton("doc", on_conflict="defer"), **LATE)
+def in_turn(self: Any, doc: str, version: int, gate: str = "") -> int:
+    """Run one after the other."""
+    history().add("ran", doc=doc, version=version, id=self.request.id)
+    while gate and not Path(gate).exists():
+        time.sleep(0.01)
+    return version
+
+
 @app.task(bind=True, base=SingletonTask, singleton=Singleton("doc", lease=2), **LATE)
 def slow(self: Any, doc: str, gate: str) -> str:
     """Run until the gate is open."""

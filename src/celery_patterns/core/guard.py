@@ -134,8 +134,8 @@ class Guard:
         self, lease: Lease, ask: Ask[str | None], taken_back: Callable[[], None] | None = None
     ) -> Parting:
         def told(successor: str | None) -> None:
-            if successor:
-                self.tell("superseded", by=task_id_of(successor), fence=lease.fence)
+            if successor is not None:
+                self.tell("superseded", by=task_id_of(successor) or None, fence=lease.fence)
 
         def unheard(error: StoreUnavailable) -> None:
             self.store_error("release", "trying again until its lease ends", error)

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from celery_patterns.core.policy import Call
 
 
+PACE = 0.5
+"""Seconds by which a call that looks for its turn does so more seldom, for each round that is ahead of it.
+
+A round is as many calls as may run at once. Those whose turn is next look often, those far behind seldom,
+and nobody so seldom that it would miss its turn by much: that comes no sooner than all those ahead have run.
+So however many wait, there are at most about a dozen looks a second for each that may run, and those of the
+calls far behind, which have come to the longest time between two looks.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
     """A kind of waiting.

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from celery_patterns.core.store import Store
+from celery_patterns.core.waits import PACE
 from celery_patterns.policies.concurrency.places import (
     LOOK_SLACK,
-    PACE,
     Copy,
     Ended,
     Full,
@@ -104,7 +104,7 @@ class PlacesMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject, ended: bool, grace: float, by_fence: bool, forgets: bool) -> None:
         owner = self.some(data)
         fence = self.leases[owner].fence if by_fence else None
-        kept = self.model.release(*owner.split("/"), ended=ended, grace=grace)
+        kept = self.model.release(*owner.split("/"), by_fence=by_fence, ended=ended, grace=grace)
         back = self.places.give_back(owner, fence, ended=ended, grace=grace)
         assert back.kept == kept
         assert set(back.next) <= set(self.model.next())
@@ -119,7 +119,7 @@ class PlacesMachine(RuleBasedStateMachine):
         before = self.holders()
         self.model.leave_line(task)
         self.places.release(f"{task}/stranger", None, ended=True)
-        self.places.release(f"{task}/stranger", 1, ended=True)
+        self.places.release(f"{task}/stranger", 1, ended=False)
         assert self.holders() == before
         operations["leave"] += 1
 

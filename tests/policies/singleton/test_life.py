@@ -712,9 +712,40 @@ def test_the_hard_limit_lets_go_when_the_process_is_gone(
     request.on_timeout(soft=False, timeout=1)
     assert call.state == "FAILURE"
     assert 0 < left(store) <= 1
-    assert sync.delay("a").id == call.id
     clock.advance(1.1)
     assert keys_left(store) == set()
+
+
+@pytest.mark.parametrize("on_conflict", ["use_existing", "skip", "raise"])
+def test_a_call_does_not_join_one_that_has_ended(
+    make: Make,
+    work: InlineWorker,
+    runs: Runs,
+    clock: MovableClock,
+    patterns_events: CapturedEvents,
+    on_conflict: str,
+) -> None:
+    """While a killed process dies, a new call would get the failure of the old one, and never run."""
+    sync = make(on_conflict=on_conflict)
+    call = sync.delay("a")
+    request = work.request(work.take()[0])
+    work.waiting.clear()
+    _begin(sync, request)
+    report(request, TimeLimitExceeded(1))
+    request.on_timeout(soft=False, timeout=1)
+    by_name = work.app.send_task("shop.sync", ("a", 2))  # without the library
+    work.deliver(work.take()[0])
+    work.waiting.clear()
+    new = sync.delay("a", 3)
+    assert new.id != call.id
+    work.deliver(work.take()[0])
+    assert (runs, by_name.state, new.state) == ([], "RETRY", "RETRY"), "the old process may live still"
+    if on_conflict == "use_existing":
+        assert sync.delay("a", 4).id in {new.id, by_name.id}
+    work.run()
+    assert new.get() in {"a3", "a2"}
+    assert not patterns_events.of("lapsed", sync)
+    assert not patterns_events.of("refused", sync)
 
 
 def test_a_terminated_task_lets_go_when_its_process_is_gone(
@@ -760,6 +791,55 @@ def test_a_lapsed_lease_is_taken_over_with_a_higher_fence(
     work.run()
     assert second.id != first.id
     assert len(fences) == 1
+    (told,) = patterns_events.of("lapsed", sync)
+    assert (told.task_id, told.detail["holder"]) == (second.id, first.id)
+
+
+def test_a_waiter_that_takes_a_lapsed_lock_over_says_so(
+    make: Make, work: InlineWorker, clock: MovableClock, patterns_events: CapturedEvents
+) -> None:
+    """That a worker has vanished would go unnoticed where somebody waits for its key."""
+    sync = make(on_conflict="defer", lease=10)
+    first = sync.delay("a")
+    _begin(sync, work.request(work.take()[0]))
+    work.waiting.clear()
+    waiters = [sync.delay("a", version).id for version in (2, 3)]
+    work.run()
+    (told,) = patterns_events.of("lapsed", sync)
+    assert (told.task_id, told.detail["holder"]) == (waiters[0], first.id)
+
+
+@pytest.mark.parametrize("by_an_operator", [True, False])
+def test_a_holder_whose_successor_is_gone_as_well_says_that_it_was_superseded(
+    make: Make,
+    work: InlineWorker,
+    runs: Runs,
+    store: Store,
+    clock: MovableClock,
+    patterns_events: CapturedEvents,
+    by_an_operator: bool,
+) -> None:
+    """Two bodies may have overlapped, and nobody would know; and its late copy would run once more."""
+
+    def body(task: Any, doc: str, version: int) -> None:
+        if version == 1 and by_an_operator:
+            store.client.delete('cp:singleton:{shop.sync:"a"}')
+        elif version == 1:
+            clock.advance(61)
+            task.apply_async((doc, 2))
+            work.take()
+            work.deliver(work.waiting.pop()[1])
+
+    sync = make(body)
+    first = sync.delay("a")
+    (message,) = work.take()
+    work.waiting.clear()
+    work.deliver(message)
+    assert [event.detail["by"] for event in patterns_events.of("superseded", sync)] == [None]
+    ran = len(runs)
+    work.deliver(message)
+    assert len(runs) == ran
+    assert first.state == "SUCCESS"
 
 
 def test_a_superseded_holder_says_so_and_touches_nothing(

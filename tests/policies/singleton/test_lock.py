@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from celery_patterns.core.lease import Lease
 from celery_patterns.core.store import Store
+from celery_patterns.core.waits import PACE
 from celery_patterns.policies.singleton.lock import (
     Ended,
     Held,
@@ -24,7 +25,8 @@ from tests.ground.frozen import FrozenTime, frozen_time
 from tests.policies.singleton.model import Model
 
 # Time passes by even seconds, which no length and no sum of them is: nothing ends in the moment of a look.
-LEASE, QUEUED, REMEMBER, TURN, GRACE = 10.5, 31.0, 101.0, 5.0, 1.0
+LEASE, QUEUED, REMEMBER, GRACE = 10.5, 31.0, 101.0, 1.0
+TURN, MOST, LONGEST_TURN, PARKED = 5.1, 6.3, 65.0, 80.1
 TASKS = ["a", "b", "c", "d"]
 STEPS, EXAMPLES = 50, 250
 
@@ -47,9 +49,13 @@ class LockMachine(RuleBasedStateMachine):
         self.follows: dict[str, str] = {}
         self.nonces = 0
 
-    @initialize(on_conflict=st.sampled_from(["use_existing", "defer", "replace", "keep_latest"]))
-    def declare(self, on_conflict: str) -> None:
-        self.model = Model(on_conflict, LEASE, QUEUED, REMEMBER, TURN)
+    @initialize(
+        on_conflict=st.sampled_from(["use_existing", "defer", "replace", "keep_latest"]),
+        kept=st.sampled_from([(TURN, MOST), (PARKED, PARKED)]),
+    )
+    def declare(self, on_conflict: str, kept: tuple[float, float]) -> None:
+        self.turn, self.most = kept
+        self.model = Model(on_conflict, LEASE, QUEUED, REMEMBER, *kept, PACE, LONGEST_TURN)
         self.lock = Lock(
             store=self.store,
             key=lock_key(self.store, "shop.sync", "1"),
@@ -87,7 +93,8 @@ class LockMachine(RuleBasedStateMachine):
             "again": again,
             "at": at and at[0],
             "waited": 0.0 if at else self.model.now - arrived,
-            "turn": TURN,
+            "turn": self.turn,
+            "most": self.most,
         }
         expected = self.model.begin(
             task, nonce, at=at and at[1], arrived=arrived, follows=follows, again=again
@@ -121,7 +128,7 @@ class LockMachine(RuleBasedStateMachine):
                     keep=self.lock.keep,
                 )
             case Held():
-                assert (word, (answer.owner, answer.turn)) == ("held", what)
+                assert (word, (answer.owner, answer.ahead, answer.ended)) == ("held", what)
                 if self.model.on_conflict == "use_existing" and not answer.owner.startswith(f"{task}/"):
                     self.follows[task] = answer.owner.partition("/")[0]
             case Replaced():

@@ -66,7 +66,7 @@ def test_the_newest_takes_the_place_of_another(store: Store) -> None:
     assert isinstance(newest.begin("b/1", at=second.at), Started)
     third = newest.queue("c", 600)
     assert isinstance(third, Queued)
-    assert newest.begin("c/1", at=third.at, turn=600) == Held("b/1", pytest.approx(60, abs=2), turn=True)
+    assert newest.begin("c/1", at=third.at, turn=600) == Held("b/1", pytest.approx(60, abs=2), ahead=0)
 
 
 def test_the_lease_of_a_process_that_is_gone_lapses(store: Store) -> None:

@@ -293,3 +293,22 @@ def test_runs_of_beat_do_not_overlap(
     third = tasks.nightly.delay(str(gate))
     assert third.get(timeout=20) == third.id
     assert locks() == {}
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_calls_that_wait_run_in_the_order_in_which_they_came(
+    room: bool, broker: Any, stage: Stage, worker: StartWorker, wait_for: Any, gate: Path, locks: Any
+) -> None:
+    """Whoever happens to look when the key is free would overtake those who have waited for longer."""
+    stage.conf["patterns_waiting_room"] = room
+    tasks = stage.load(GUARDED)
+    worker(GUARDED, concurrency=3)
+    calls = [tasks.in_turn.delay("a", 0, str(gate))]
+    wait_for(lambda: stage.history.count("ran"))
+    for version in range(1, 6):
+        calls.append(tasks.in_turn.delay("a", version))
+        wait_for(lambda: stage.history.count("event", what="deferred", id=calls[-1].id))
+    gate.touch()
+    assert [call.get(timeout=30) for call in calls] == list(range(6))
+    assert [entry["version"] for entry in stage.history.entries("ran")] == list(range(6))
+    assert locks() == {}

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from celery_patterns.core.lease import Lease, task_id_of
 from celery_patterns.core.script import Ask, Script
 from celery_patterns.core.store import Store, tag
+from celery_patterns.core.waits import PACE
 from celery_patterns.errors import StoreVersionError
 
 if TYPE_CHECKING:
@@ -36,14 +37,6 @@ VERSION = "1"
 
 LOOK_SLACK = 5.0
 """Seconds by which a look may be late: the way through the broker, and a queue that is not empty."""
-
-PACE = 0.5
-"""Seconds by which a call looks more seldom for each ``limit`` calls that are ahead of it.
-
-Those whose turn is next look often, those far behind seldom, and nobody so seldom that it would miss its
-turn: that comes no sooner than all those ahead have run. So however many wait, there are at most about a
-dozen looks a second for each place, and those of who looks every ``far`` seconds.
-"""
 
 _acquire = Script("concurrency_acquire")
 _release = Script("concurrency_release")
@@ -138,7 +131,7 @@ class Places:
             again: Run also if an earlier delivery of the task ended.
             waited: For how long it has been waiting.
             near: When it would look again if its turn is next; 0 if it would not.
-            far: When it would look again at the latest; see :data:`PACE`.
+            far: When it would look again at the latest; see :data:`~celery_patterns.core.waits.PACE`.
 
         Raises:
             StoreUnavailable: Nobody knows.

@@ -27,7 +27,7 @@ from celery_patterns.core.lease import Lease, task_id_of
 from celery_patterns.core.outcome import Outcome, keeps_results
 from celery_patterns.core.parking import ALL
 from celery_patterns.core.request import KILL_GRACE
-from celery_patterns.core.waits import backoff, waited
+from celery_patterns.core.waits import PACE, backoff, waited
 from celery_patterns.errors import SingletonConflict, StoreUnavailable
 from celery_patterns.policies.singleton.headers import AT_HEADER, SKIP_HEADER, followed, following
 from celery_patterns.policies.singleton.lock import (
@@ -52,10 +52,10 @@ SHORTEST_POLL, LONGEST_POLL = 0.2, 15.0
 """Seconds between two looks of a call that waits."""
 TURN_POLL = 1.0
 """Seconds between two looks of the call whose turn is next."""
-PARKED_POLL = 60.0
-"""For how long a call that is woken keeps its turn without a look."""
+PARKED_POLL = 3_600.0
+"""For how long a call that is woken keeps its place in the line without a look."""
 TURN_SLACK = 5.0
-"""Seconds past the time of its next look for which a turn is kept."""
+"""Seconds past the time of its next look for which a place in the line is kept."""
 
 
 class Delivery:
@@ -157,7 +157,7 @@ class Delivery:
                 again=again,
                 at=self.call.headers.get(AT_HEADER),
                 waited=waited(self.call),
-                turn=self._turn_kept if self.policy.on_conflict == "defer" else self.queued_ttl,
+                **self._kept(),
             )
         except StoreUnavailable as error:
             self.guard.out_of_reach(error)
@@ -220,6 +220,8 @@ class Delivery:
         on_conflict, holder = self.policy.on_conflict, task_id_of(held.owner)
         if self.guard.is_own(held.owner):
             self._wait(held, None)
+        if held.ended:  # there is nothing to be had of it but the lock, when its process is gone
+            self._wait(held, None)
         if follows:  # whoever was replaced waits for the newer call, whoever has the lock meanwhile
             self._wait(held, follows if on_conflict in {"replace", "keep_latest"} else holder)
         if self.policy.scope == "until_executing" and self.call.request.retries:
@@ -231,13 +233,13 @@ class Delivery:
         return self._skip(holder)
 
     def _wait(self, held: Held, follow: str | None) -> NoReturn:
-        longest = self._turn_poll if held.turn else backoff(self.call, LONGEST_POLL, SHORTEST_POLL)
+        longest = self._poll if held.ahead is None else min(self._poll, self._turn_poll + held.ahead * PACE)
         headers: dict[str, str] | None = None
         if follow and self.policy.scope != "until_executing":
             headers = following(self.call, follow)
         self.guard.wait(
             held.owner,
-            min(held.left + 0.01, backoff(self.call, LONGEST_POLL, SHORTEST_POLL)),
+            min(held.left + 0.01, self._poll),
             self._reason(held),
             headers,
             woken="result" if headers else "turn",
@@ -253,9 +255,17 @@ class Delivery:
     def _handing_on(self, task_id: str | None) -> SingletonConflict:
         return SingletonConflict(f"key {self.guard.key}: {task_id} is handing its result on")
 
+    def _kept(self) -> dict[str, float]:
+        """For how long a turn, or a place in the line, is kept for this call."""
+        if self.policy.on_conflict != "defer":
+            return {"turn": self.queued_ttl}
+        if self.guard.has_room:
+            return {"turn": PARKED_POLL}
+        return {"turn": self._turn_poll + TURN_SLACK, "most": self._poll + TURN_SLACK}
+
     @property
-    def _turn_kept(self) -> float:
-        return (PARKED_POLL if self.guard.has_room else self._turn_poll) + TURN_SLACK
+    def _poll(self) -> float:
+        return backoff(self.call, LONGEST_POLL, SHORTEST_POLL)
 
     @property
     def _turn_poll(self) -> float:

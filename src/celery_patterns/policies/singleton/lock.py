@@ -13,8 +13,9 @@
       +--------------------------------------------------+
 
 While a message waits, the *task* holds the lock (owner ``A/``); while its body runs, one *delivery*
-of it does (owner ``A/<nonce>``), under a lease. One other call may have the turn after it (``next``):
-the longest waiter where conflicts are deferred, the newest where the newest counts.
+of it does (owner ``A/<nonce>``), under a lease. Where conflicts are deferred, the others stand in a line by
+their arrival, and the turn after it is the first one's; who does not look again when he said he would is out
+of the line. Where the newest counts, the turn is that one's (``next``).
 
 Beside the lock stand markers, one for each task id that is through with it: it ``ended``, or was
 ``replaced`` by another before it began. By them a copy that the broker delivers late is known.
@@ -28,6 +29,7 @@ from typing import Any
 from celery_patterns.core.lease import lapse, task_id_of
 from celery_patterns.core.script import Ask, Script
 from celery_patterns.core.store import Store, tag
+from celery_patterns.core.waits import PACE
 from celery_patterns.errors import StoreVersionError
 
 KIND = "singleton"
@@ -38,10 +40,11 @@ VERSION = "1"
 WAITING = frozenset({"defer", "replace", "keep_latest"})
 """The choices for a conflict by which one call waits for its own turn."""
 
-_queue = Script("singleton_queue")
-_begin = Script("singleton_begin")
+_SHARED = ("singleton_line",)
+_queue = Script("singleton_queue", after=_SHARED)
+_begin = Script("singleton_begin", after=_SHARED)
 _keep = Script("singleton_keep")
-_end = Script("singleton_end")
+_end = Script("singleton_end", after=_SHARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,19 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Another has the lock, for ``left`` more seconds unless it says more; ``turn``: then it is ours."""
+    """Another has the lock, for ``left`` more seconds unless it says more.
+
+    Args:
+        owner: Who.
+        left: Seconds.
+        ahead: How many have their turn before this one; ``None`` where it has none.
+        ended: Whether the owner's task has ended, and nothing is to be waited for but that its process is gone.
+    """
 
     owner: str
     left: float
-    turn: bool = False
+    ahead: int | None = None
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +120,7 @@ class GivenBack:
     """A lock was given up.
 
     Args:
-        successor: The owner that had taken it over before, if one had.
+        successor: The owner that had taken it over before, if one had; ``""`` if nobody has it any more.
         next: The task whose it is now, if its turn was next.
         awaited: Whether anybody may wait for it.
     """
@@ -186,6 +197,7 @@ class Lock:
         at: int | None = None,
         waited: float = 0.0,
         turn: float = 0.0,
+        most: float | None = None,
     ) -> Beginning:
         """Take it for a delivery, or learn why not.
 
@@ -196,6 +208,8 @@ class Lock:
             at: When it was published, as :meth:`queue` said.
             waited: How long it has been waiting, where nobody said.
             turn: How long its turn is kept for it, if it gets the next one.
+            most: How long its place in the line is kept for it at the most, if that is longer; see
+                :data:`~celery_patterns.core.waits.PACE`.
 
         Raises:
             StoreUnavailable: Nobody knows who has it.
@@ -209,6 +223,8 @@ class Lock:
             args += ("again" if again else "",)
         if self.on_conflict in WAITING:
             args += (self.on_conflict, at or "", _ms(waited), _ms(turn), self._remember_ms)
+        if self.on_conflict == "defer":
+            args += (_ms(turn if most is None else most), _ms(PACE))
         answer = _begin(self.store, keys, args)
         return Started(answer, None) if type(answer) is int else self._understood(*answer)
 
@@ -217,7 +233,8 @@ class Lock:
             case b"lapsed":
                 return Started(int(first), rest[0].decode())
             case b"held":
-                return Held(first.decode(), rest[0] / 1000, bool(rest[1]))
+                left, ahead = rest
+                return Held(first.decode(), left / 1000, ahead if ahead >= 0 else None, ended=ahead == -2)
             case b"ended":
                 return Ended(max(0.0, self.remember - first / 1000), rest[0])
             case b"over":
@@ -231,7 +248,7 @@ class Lock:
     def release(
         self, owner: str, fence: int | None, *, ended: bool, replay: int = 0, grace: float = 0.0
     ) -> str | None:
-        """As :meth:`give_back`; returns the owner that has taken it over, if one has."""
+        """As :meth:`give_back`; returns the owner that has taken it over, ``""`` if that is gone as well."""
         return self.give_back(owner, fence, ended=ended, replay=replay, grace=grace).successor
 
     def give_back(

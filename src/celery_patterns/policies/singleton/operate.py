@@ -94,7 +94,14 @@ def _who(holder: Holder) -> str:
         state = f"which has run for {holder.age:.0f} s under fence {holder.fence}, its lease renewed"
     else:
         state = f"whose lease of fence {holder.fence} has lapsed without a report"
-    return f"{holder.task_id}{where}, {state}{'; another has the next turn' if holder.waiters else ''}"
+    return f"{holder.task_id}{where}, {state}{_and_behind(holder)}"
+
+
+def _and_behind(holder: Holder) -> str:
+    """Who waits in line for the lock of a holder."""
+    if holder.waiters == 0:
+        return ""
+    return "; another has the next turn" if holder.waiters == 1 else f"; {holder.waiters} wait in line"
 
 
 def _holder(store: Store, kind: str, key: str) -> Holder | None:
@@ -104,7 +111,8 @@ def _holder(store: Store, kind: str, key: str) -> Holder | None:
     _, _, host = fields.get(b"of", b"").decode().partition(" ")
     now = store.now()
     until = int(fields.get(b"next", b"0").split(b" ")[0]) / 1000
-    return Holder.of(kind, key, fields, now, host=host, waiters=int(until > now))
+    in_line = store.client.zcount(f"{_redis_key(store, kind, key)}:looks", now * 1000, "inf")
+    return Holder.of(kind, key, fields, now, host=host, waiters=in_line + int(until > now))
 
 
 def _redis_key(store: Store, kind: str, key: str) -> str:

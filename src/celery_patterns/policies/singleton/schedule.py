@@ -91,8 +91,8 @@ def _give_back(lock: Lock, lease: Lease, name: str) -> None:
 
     def report() -> None:
         successor = lock.release(lease.owner, lease.fence, ended=False)
-        if successor:
-            _tell("superseded", name, lease.owner, by=task_id_of(successor), fence=lease.fence)
+        if successor is not None:
+            _tell("superseded", name, lease.owner, by=task_id_of(successor) or None, fence=lease.fence)
 
     try:
         report()
