@@ -2,7 +2,7 @@
 -- KEYS[1] the limit, "1 <fence> <limit>"; beside it <KEYS[1]>:held, task ids by the end of their lease,
 --         :line, task ids by arrival (us), and :looks, task ids by when they have to look again (ms)
 -- KEYS[2] the lease of this task id, <KEYS[1]>:held:<id>: owner, fence, until, host
--- KEYS[3] the marker of this task id, "ended <replay>"
+-- KEYS[3] the marker of this task id, "ended <replay> <owner>"
 -- ARGV    owner, lease_ms, keep_ms, limit, host, and if need be "again" where a remembered end does not count,
 --         and for those who wait: waited_ms, near_ms and far_ms: the least and the most until the next look,
 --         slack_ms: how late a look may come, pace_ms: how much later each further round of places looks
@@ -17,10 +17,10 @@ local ms = math.floor(now / 1000)
 local mark = redis.call('GET', KEYS[3])
 local limit = redis.call('GET', KEYS[1])
 local mine = redis.call('HMGET', KEYS[2], 'owner', 'until', 'fence')
-local held, line, lapsed = KEYS[1] .. ':held', KEYS[1] .. ':line', mine[1]
+local held, line, lapsed = KEYS[1] .. ':held', KEYS[1] .. ':line', not mark and mine[1]
 
 if mark and ARGV[6] ~= 'again' then
-  return {'ended', redis.call('PTTL', KEYS[3]), tonumber(string.sub(mark, 7))}
+  return {'ended', redis.call('PTTL', KEYS[3]), tonumber(string.match(mark, '%d+'))}
 end
 if limit and string.sub(limit, 1, 2) ~= '1 ' then return {'version', limit} end
 if mine[1] and mine[2] - ms > 0 then
@@ -30,7 +30,9 @@ end
 if redis.call('ZCARD', held) >= tonumber(ARGV[4]) or redis.call('EXISTS', line) == 1 then
   local id, looks = string.match(ARGV[1], '^(.*)/'), KEYS[1] .. ':looks'
   for _, gone in ipairs(redis.call('ZRANGEBYSCORE', held, '-inf', ms)) do
-    lapsed = lapsed or redis.call('HGET', held .. ':' .. gone, 'owner')
+    if redis.call('EXISTS', KEYS[1] .. ':ended:' .. gone) == 0 then -- else its process is known to be gone
+      lapsed = lapsed or redis.call('HGET', held .. ':' .. gone, 'owner')
+    end
     redis.call('ZREM', held, gone)
     redis.call('DEL', held .. ':' .. gone)
   end

@@ -5,7 +5,8 @@
 -- ARGV    owner, fence ('' for whatever this delivery has, also in the line),
 --         remember_ms: how long the end is remembered (0: not at all), limit, and if need be
 --         grace_ms: how long this delivery may still be running, replay: which one has ended
--- Returns 1, also when it was given up before; 0 when the lease was taken from it
+-- Returns 1, also when it was given up before; 0 when the lease was taken from it. The end is remembered then as well,
+--         unless another delivery of the task runs
 --         {1 or 0, task ids}: likewise, and those in the line for whom places are free
 local mine = redis.call('HMGET', KEYS[2], 'owner', 'fence')
 local held, line = KEYS[1] .. ':held', KEYS[1] .. ':line'
@@ -24,8 +25,16 @@ if any then
   redis.call('ZREM', line, id)
   redis.call('ZREM', KEYS[1] .. ':looks', id)
 end
-if mine[1] ~= ARGV[1] or not (any or mine[2] == ARGV[2]) then return answer(redis.call('EXISTS', KEYS[3])) end
-if ARGV[3] ~= '0' then redis.call('SET', KEYS[3], 'ended ' .. (ARGV[6] or 0), 'PX', ARGV[3]) end
+local function remember()
+  if ARGV[3] ~= '0' then redis.call('SET', KEYS[3], 'ended ' .. (ARGV[6] or 0) .. ' ' .. ARGV[1], 'PX', ARGV[3]) end
+end
+if mine[1] ~= ARGV[1] or not (any or mine[2] == ARGV[2]) then
+  local mark = redis.call('GET', KEYS[3])
+  if any or ARGV[3] == '0' or mark and string.sub(mark, -#ARGV[1]) == ARGV[1] then return answer(mark and 1 or 0) end
+  if not mine[1] then remember() end
+  return answer(0)
+end
+remember()
 if ARGV[5] then
   local ms = math.floor(now_us() / 1000)
   local grace = math.min(redis.call('HGET', KEYS[2], 'until') - ms, ARGV[5])

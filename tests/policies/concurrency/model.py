@@ -26,11 +26,11 @@ class Model:
     line: dict[str, float] = field(default_factory=dict)
     line_end: float = 0.0
     looks: dict[str, float] = field(default_factory=dict)
-    ended: dict[str, float] = field(default_factory=dict)
+    ended: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def advance(self, by: float) -> None:
         self.now += by
-        self.ended = {task: until for task, until in self.ended.items() if until > self.now}
+        self.ended = {task: mark for task, mark in self.ended.items() if mark[1] > self.now}
         self.holders = {task: held for task, held in self.holders.items() if self.forgotten[task] > self.now}
         if self.places_end <= self.now:
             self.places.clear()
@@ -74,12 +74,18 @@ class Model:
             self.places_end = max(self.places_end, self.forgotten[task])
         return True
 
-    def release(self, task: str, nonce: str, *, ended: bool, grace: float) -> bool:
-        self.leave_line(task)
+    def release(self, task: str, nonce: str, *, by_fence: bool, ended: bool, grace: float) -> bool:
+        if not by_fence:
+            self.leave_line(task)
+        mark = nonce, self.now + self.remember
         if task not in self.holders or self.holders[task][0] != nonce:
-            return task in self.ended
+            if not (by_fence and ended) or self.ended.get(task, ("",))[0] == nonce:
+                return task in self.ended
+            if task not in self.holders:
+                self.ended[task] = mark
+            return False
         if ended:
-            self.ended[task] = self.now + self.remember
+            self.ended[task] = mark
         if grace and self.lives(task):
             self.holders[task] = nonce, min(self.holders[task][1], self.now + grace)
             self.places[task] = self.holders[task][1]

@@ -12,6 +12,7 @@ from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.seam import install
 from celery_patterns.core.store import Store
 from celery_patterns.errors import ConcurrencyLimitReached, StoreUnavailable, StoreVersionError
+from celery_patterns.policies.concurrency import operate
 from celery_patterns.policies.concurrency.places import Full, Places, limit_key
 from celery_patterns.testing import CapturedEvents, MovableClock
 from tests.ground.inline import InlineWorker, replay_of, revoked
@@ -297,7 +298,33 @@ def test_a_holder_that_lost_its_place_says_so(
     first, second = export.delay("t", 1), export.delay("t", 2)
     work.run()
     assert (first.get(), second.get()) == (True, False)
-    assert len(patterns_events.of("superseded", export)) == 1
+    assert [event.detail["by"] for event in patterns_events.of("superseded", export)] == [None]
+
+
+@pytest.mark.parametrize("by_an_operator", [True, False])
+def test_a_late_copy_of_a_run_that_lost_its_place_does_not_run(
+    make: Make, work: InlineWorker, runs: Runs, store: Store, clock: MovableClock, by_an_operator: bool
+) -> None:
+    """A run that ended well, though it had lost its place, would be repeated when its message comes again."""
+
+    def body(task: Any, tenant: str, number: int) -> None:
+        if number == 1 and by_an_operator:
+            (holder,) = operate.holders(task.app)
+            assert operate.release(task.app, holder)
+        elif number == 1:
+            clock.advance(61)
+            deliver_next(work)
+
+    export = make(1, body)
+    export.delay("t", 1)
+    export.delay("t", 2)
+    work.take()
+    message = work.waiting.pop(0)[1]
+    work.deliver(message)
+    work.run()
+    assert sorted(runs) == [("t", 1), ("t", 2)]
+    work.deliver(message)
+    assert sorted(runs) == [("t", 1), ("t", 2)]
 
 
 def test_a_copy_waits_and_is_acknowledged_when_its_task_has_ended(

@@ -133,12 +133,12 @@ class Delivery:
             request.lease = outer
 
     def _end(self, lease: Lease, ending: Ending) -> Ask[str | None]:
-        """How to give the place back; the answer is something true if it was given to another meanwhile."""
+        """How to give the place back; the answer is ``""`` if it was given to another, nobody knows to which."""
 
         def given(back: GivenBack) -> str | None:
             if back.next or self.guard.was_woken:
                 self.guard.wake(*back.next)
-            return None if back.kept else "another/"
+            return None if back.kept else ""
 
         return self.places.giving_back(
             lease.owner, lease.fence, ended=ending.is_end, replay=self.call.replay
