@@ -101,11 +101,15 @@ class PolicyRequest(Request):
         with self._reporting():
             super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, Reject) and not error.requeue:  # type: ignore[attr-defined]  # 5.5 sends no signal
-            self._task.__patterns__.failed(self._context, error)
+            self.tell_failed(error)
 
     def _is_meant(self) -> bool:
         """Whether the worker has ended the process itself: its task was revoked, or its connection lost."""
         return bool(getattr(self, "_already_revoked", False) or getattr(self, "_already_cancelled", False))
+
+    def tell_failed(self, error: BaseException) -> None:
+        """It will not run, though Celery has yet to say so."""
+        self._task.__patterns__.failed(self._context, error)
 
     def _tell_lost(self, grace: float) -> None:
         self._task.__patterns__.lost(self._context, grace)

@@ -295,6 +295,19 @@ def test_runs_of_beat_do_not_overlap(
     assert locks() == {}
 
 
+def test_a_call_that_is_revoked_long_before_it_is_due_lets_go_at_once(
+    tasks: ModuleType, stage: Stage, worker: StartWorker, wait_for: Any, gate: Path, locks: Any
+) -> None:
+    """The key would be blocked until the eta by a call that will not run."""
+    worker(GUARDED)
+    call = tasks.hasty.apply_async(("a",), countdown=3_000)
+    wait_for(lambda: any(tasks.app.control.inspect().scheduled().values()))
+    assert len(locks()) == 1
+    call.revoke()
+    wait_for(lambda: locks() == {})
+    assert tasks.hasty.delay("a").get(timeout=20) == "a1"
+
+
 @pytest.mark.parametrize("room", [True, False])
 def test_calls_that_wait_run_in_the_order_in_which_they_came(
     room: bool, broker: Any, stage: Stage, worker: StartWorker, wait_for: Any, gate: Path, locks: Any

@@ -133,7 +133,7 @@ class Delivery:
             request.lease = outer
 
     def _end(self, lease: Lease, ending: Ending) -> Ask[str | None]:
-        """How to give the place back; the answer is ``""`` if it was given to another, nobody knows to which."""
+        """How to give the place back; ``""`` if it was given to another, nobody knows to which."""
 
         def given(back: GivenBack) -> str | None:
             if back.next or self.guard.was_woken:

@@ -40,6 +40,9 @@ VERSION = "1"
 WAITING = frozenset({"defer", "replace", "keep_latest"})
 """The choices for a conflict by which one call waits for its own turn."""
 
+_ENDED = -2
+"""What a script says instead of how many are ahead."""
+
 _SHARED = ("singleton_line",)
 _queue = Script("singleton_queue", after=_SHARED)
 _begin = Script("singleton_begin", after=_SHARED)
@@ -74,7 +77,7 @@ class Held:
         owner: Who.
         left: Seconds.
         ahead: How many have their turn before this one; ``None`` where it has none.
-        ended: Whether the owner's task has ended, and nothing is to be waited for but that its process is gone.
+        ended: Whether the owner's task has ended; then its process may live for a moment still.
     """
 
     owner: str
@@ -234,7 +237,7 @@ class Lock:
                 return Started(int(first), rest[0].decode())
             case b"held":
                 left, ahead = rest
-                return Held(first.decode(), left / 1000, ahead if ahead >= 0 else None, ended=ahead == -2)
+                return Held(first.decode(), left / 1000, ahead if ahead >= 0 else None, ended=ahead == _ENDED)
             case b"ended":
                 return Ended(max(0.0, self.remember - first / 1000), rest[0])
             case b"over":
