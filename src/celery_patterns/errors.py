@@ -94,7 +94,12 @@ class RunLapsed(Refused):
 
 
 class SingletonConflict(Refused):
-    """Another call holds the key of a singleton."""
+    """Another call holds the key of a singleton.
+
+    ``retry_after`` is when that one's lock would end if nothing more were heard of it, and so the longest
+    that it is worth waiting before one asks again: ``queued_ttl`` past its eta in the queue, ``lease`` while
+    it runs.
+    """
 
 
 class ConcurrencyLimitReached(Refused):

@@ -293,6 +293,16 @@ def test_a_callable_that_returns_what_has_no_text_is_named() -> None:
         key_of(maker(by_object), 1)
 
 
+def test_a_callable_that_raises_is_named() -> None:
+    """The caller would see a division by zero, and not whose."""
+
+    def by_share(order: int) -> float:
+        return 1 / order
+
+    with pytest.raises(KeyArgumentError, match=rf"{NAME}: key=.*by_share.* raised ZeroDivisionError"):
+        key_of(maker(by_share), 0)
+
+
 @pytest.mark.parametrize(
     ("args", "kwargs", "named"),
     [((), {}, "'order'"), ((1,), {"order": 2}, "'order'")],

@@ -142,7 +142,7 @@ class KeyMaker:
                 self._check_path(path)
             return lambda arguments: [self._follow(path, arguments) for path in spec]
         if callable(spec):
-            return self._callable_picker(spec)
+            return self._guarded(self._callable_picker(spec))
         if "{" in spec or "}" in spec:
             return self._template_picker(spec)
         self._check_path(spec)
@@ -164,6 +164,19 @@ class KeyMaker:
             return chosen
 
         return pick
+
+    def _guarded(self, pick: Callable[[Arguments], Any]) -> Callable[[Arguments], Any]:
+        def guarded(arguments: Arguments) -> Any:
+            try:
+                return pick(arguments)
+            except KeyArgumentError:
+                raise
+            except Exception as error:  # whatever a function of somebody else's raises: the call has no key
+                raise KeyArgumentError(
+                    f"{self.task}: key={self.spec!r} raised {error!r}; the call has no key"
+                ) from error
+
+        return guarded
 
     def _callable_picker(self, function: Callable[..., Any]) -> Callable[[Arguments], Any]:
         try:

@@ -93,10 +93,16 @@ def _attributes_of(cls: type) -> Iterator[tuple[str, Any]]:
 def _check_complete(cls: type, task: str) -> None:
     for one in cls.__mro__:
         name = vars(one).get("needs_policy")
-        if name and not isinstance(getattr(cls, name, None), Policy):
+        value = getattr(cls, name, None) if name else None
+        if name and isinstance(value, Policy) and value.kind != name:
+            raise PolicyError(
+                f"{task}: {name}={value!r} is a policy of another kind: name the attribute {value.kind}, "
+                "and give the task a base that has it"
+            )
+        if name and not isinstance(value, Policy):
             raise PolicyError(
                 f"{task}: base {one.__name__} needs the attribute {name!r}, "
-                f"as in @app.task(base={one.__name__}, {name}=...); it is {getattr(cls, name, None)!r}"
+                f"as in @app.task(base={one.__name__}, {name}=...); it is {value!r}"
             )
 
 

@@ -7,6 +7,7 @@ import pytest
 from celery import Celery
 
 from celery_patterns import (
+    ConcurrencyLimit,
     NonOverlappingTask,
     PolicyError,
     Singleton,
@@ -59,8 +60,23 @@ def test_a_base_without_its_value_fails_when_declared(app: Celery) -> None:
 @pytest.mark.parametrize("decorator", [singleton, without_overlapping])
 def test_a_decorator_that_is_not_called_fails_when_declared(app: Celery, decorator: Any) -> None:
     """What was meant to be a task would be a function that makes one."""
-    with pytest.raises(PolicyError, match=r"write @singleton\(\)"):
+    name = "singleton" if decorator is singleton else "without_overlapping"
+    with pytest.raises(PolicyError, match=rf"write @{name}\(\)"):
         decorator(app.task(sync, name="shop.sync", shared=False))
+
+
+def test_another_policy_in_its_place_fails_when_declared(app: Celery) -> None:
+    """The task would be limited, and its author would take it for a singleton."""
+    with pytest.raises(PolicyError, match="name the attribute concurrency_limit"):
+        app.task(base=SingletonTask, singleton=ConcurrencyLimit(1), name="shop.sync", shared=False)(sync)
+
+
+def test_another_singleton_on_a_task_that_must_not_overlap_fails_when_declared(app: Celery) -> None:
+    """A second call would become the first one's, where each run of a schedule is to be one of its own."""
+    with pytest.raises(PolicyError, match=r'write .*scope="while_executing", on_conflict="skip"'):
+        app.task(base=NonOverlappingTask, singleton=Singleton("doc"), name="shop.sync", shared=False)(sync)
+    mine = Singleton("doc", scope="while_executing", on_conflict="skip")
+    app.task(base=NonOverlappingTask, singleton=mine, name="shop.fine", shared=False)(sync)
 
 
 def sync(doc: str) -> str:

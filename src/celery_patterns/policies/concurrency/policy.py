@@ -10,6 +10,9 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from celery.app.task import Task
+from celery.local import PromiseProxy, Proxy
+
 from celery_patterns.core.durations import Seconds, one_of, seconds
 from celery_patterns.core.keys import KeySpec, check_key
 from celery_patterns.core.policy import Call, Policy, Publish, Run
@@ -63,6 +66,11 @@ class ConcurrencyLimit(Policy):
     """Inside a singleton: a call that is turned away as a duplicate must not have taken a place."""
 
     def __post_init__(self) -> None:
+        if type(self.limit) in {Proxy, PromiseProxy} or isinstance(self.limit, Task):
+            raise PolicyError(
+                "@concurrency_limit needs to know how many may run at once: write @concurrency_limit(2) "
+                "above @app.task"
+            )
         if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
             raise PolicyError(f"limit={self.limit!r}: give how many may run at once, 1 or more")
         if self.key is not None:

@@ -32,6 +32,11 @@ Scope = Literal["until_executing", "until_executed", "while_executing"]
 OnConflict = Literal["use_existing", "skip", "raise", "defer", "replace", "keep_latest"]
 
 
+def _is_a_task(key: Any) -> bool:
+    """Whether a decorator was put on a task without being called: then the task is its first argument."""
+    return type(key) in {Proxy, PromiseProxy} or isinstance(key, Task)
+
+
 @dataclass(frozen=True, slots=True)
 class Singleton(Policy):
     """Let a task be there at most once per key.
@@ -79,8 +84,8 @@ class Singleton(Policy):
     order: ClassVar[int] = 60
 
     def __post_init__(self) -> None:
-        if type(self.key) in {Proxy, PromiseProxy} or isinstance(self.key, Task):
-            raise PolicyError("@singleton and @without_overlapping are called: write @singleton()")
+        if _is_a_task(self.key):
+            raise PolicyError("@singleton is called: write @singleton() above @app.task")
         check_key(self.key)
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise PolicyError(f"name={self.name!r}: give a string that is not empty")
@@ -146,15 +151,31 @@ class SingletonTask(PolicyTask):
 
 
 class NonOverlappingTask(PolicyTask):
-    """A task whose runs never overlap: one that would is skipped, which is an event.
+    """A task whose runs with equal arguments never overlap: one that would is skipped, which is an event.
 
     For what beat sends, and for cron jobs: a run that takes longer than its schedule must not be
-    joined by the next. Give it a ``singleton`` of its own to choose another key or name.
+    joined by the next. To choose another key or name, use ``@without_overlapping(key, name=...)``, or give
+    it a ``singleton`` with the same scope and choice:
+    ``Singleton("tenant", scope="while_executing", on_conflict="skip")``. With a ``key`` that is the same for
+    all calls, such as ``key=lambda: "all"``, no two runs overlap, whatever their arguments.
+
+    Raises:
+        PolicyError: Its ``singleton`` is another kind of singleton.
     """
 
     abstract = True
     needs_policy: ClassVar[str | None] = "singleton"
     singleton: Singleton = Singleton(scope="while_executing", on_conflict="skip")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = cls.singleton
+        if isinstance(own, Singleton) and (own.scope, own.on_conflict) != ("while_executing", "skip"):
+            raise PolicyError(
+                f"{cls.__qualname__}: a NonOverlappingTask skips what would overlap while it runs: write "
+                'Singleton(..., scope="while_executing", on_conflict="skip"), or base=SingletonTask for '
+                f"{own!r}"
+            )
 
 
 def _no_overlap(
@@ -164,6 +185,8 @@ def _no_overlap(
     lease: Seconds = 60,
     on_store_error: Literal["defer", "raise"] = "defer",
 ) -> Singleton:
+    if _is_a_task(key):
+        raise PolicyError("@without_overlapping is called: write @without_overlapping() above @app.task")
     return Singleton(
         key,
         name=name,
