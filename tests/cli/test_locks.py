@@ -110,7 +110,8 @@ def test_the_list_of_one_task(app: Celery, store: Store) -> None:
     places(store).acquire("t-4/n")
     assert [one["task_id"] for one in listed(app, "--task", "shop.sync")] == ["t-1"]
     assert [one["task_id"] for one in listed(app, "--task", "shop.export")] == ["t-4"]
-    assert listed(app, "--task", "shop.other") == []
+    refused = typed(app, "--task", "shop.other")
+    assert (refused.exit_code, refused.output) == (1, "Error: no task is called shop.other\n")
 
 
 @pytest.mark.parametrize("key", ['shop.sync:"a"', "shop.sync:a"])
@@ -123,6 +124,7 @@ def test_a_released_holder_is_fenced_off(app: Celery, store: Store, key: str) ->
     refused = typed(app, "release", key, answer="n\n")
     assert refused.exit_code == 1
     assert "t-1 is running" in refused.output
+    assert 'Take shop.sync:"a" (singleton, running) from t-1?' in refused.output
     assert lease.renew()
     assert "released" in typed(app, "release", key, answer="y\n").output
     assert not lease.renew()
@@ -170,6 +172,15 @@ def test_why_a_call_would_not_run(app: Celery, store: Store) -> None:
     assert "1 wait in line" in said
     with schedule_lock("nightly", 600, app=app):
         assert "would raise ScheduleLockError" in typed(app, "explain", "nightly").output
+
+
+def test_a_name_that_no_task_has_is_no_free_key(app: Celery, store: Store) -> None:
+    """A misspelt name would look like a key that nobody holds."""
+    refused = typed(app, "explain", "shop.snyc:a")
+    assert refused.exit_code == 1
+    assert "nobody holds shop.snyc:a, and no task has a singleton or a limit of that name" in refused.output
+    said = typed(app, "explain", "shop.export").output
+    assert said == "A call of shop.export under the limit shop.export would run: 0 of 2 places are taken.\n"
 
 
 @pytest.mark.parametrize("every_store_url", ["fakeredis"], indirect=True)

@@ -37,6 +37,8 @@ def locks(context: click.Context, task: str | None, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     app = _app(context)
+    if task is not None and task not in app.tasks:
+        raise click.ClickException(f"no task is called {task}")
     with _told():
         found = [*singletons.holders(app), *limits.holders(app)]
     if task is not None:
@@ -66,7 +68,9 @@ def release(context: click.Context, key: str, task_id: str | None, yes: bool) ->
         if holder.state == "running":
             click.echo(f"{holder.task_id} is running; a call that comes now would run beside it.")
         if not yes:
-            click.confirm(f"Take {holder.key} ({holder.kind}, {holder.state}) from it?", abort=True)
+            click.confirm(
+                f"Take {holder.key} ({holder.kind}, {holder.state}) from {holder.task_id}?", abort=True
+            )
         of_kind = singletons if holder.kind in singletons.KINDS else limits
         with _told():
             done = of_kind.release(app, holder)
@@ -77,10 +81,15 @@ def release(context: click.Context, key: str, task_id: str | None, yes: bool) ->
 @click.argument("key")
 @click.pass_context
 def explain(context: click.Context, key: str) -> None:
-    """Say why a call with KEY would not run now."""
+    """Say why a call with KEY would not run now. Exit code 1 when no task has such a key."""
     app = _app(context)
     with _told():
         sentences = [*singletons.explain(app, key), *limits.explain(app, key)]
+    if not sentences and not any(policies_of(app, singletons.KIND, key)):
+        raise click.ClickException(
+            f"nobody holds {key}, and no task has a singleton or a limit of that name. "
+            'KEY is what events show, such as shop.sync:"A-17": the name, by default the task\'s, and the key'
+        )
     click.echo("\n".join(sentences) or f"A call of {key} would run now: nobody holds it.")
 
 

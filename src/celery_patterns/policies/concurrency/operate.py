@@ -69,7 +69,10 @@ def explain(app: Any, key: str) -> list[str]:
             sentences.append(f"A call of {one} would run: {taken}.")
         else:
             sentences.append(f"A call of {_named(app, one)}: {taken}; {waiters} wait in line.")
-    return sentences
+    return sentences or [
+        f"A call of {task} under the limit {key} would run: 0 of {policy.limit} places are taken."  # type: ignore[attr-defined]
+        for task, policy in policies_of(app, KIND, key)
+    ]
 
 
 def _named(app: Any, key: str) -> str:
