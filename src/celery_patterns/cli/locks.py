@@ -85,7 +85,7 @@ def explain(context: click.Context, key: str) -> None:
     app = _app(context)
     with _told():
         sentences = [*singletons.explain(app, key), *limits.explain(app, key)]
-    if not sentences and not any(policies_of(app, singletons.KIND, key)):
+    if not sentences and not any(policies_of(app, "singleton", key)):
         raise click.ClickException(
             f"nobody holds {key}, and no task has a singleton or a limit of that name. "
             'KEY is what events show, such as shop.sync:"A-17": the name, by default the task\'s, and the key'

@@ -66,7 +66,8 @@ class ConcurrencyLimit(Policy):
     """Inside a singleton: a call that is turned away as a duplicate must not have taken a place."""
 
     def __post_init__(self) -> None:
-        if type(self.limit) in {Proxy, PromiseProxy} or isinstance(self.limit, Task):
+        written: Any = self.limit
+        if type(written) in {Proxy, PromiseProxy} or isinstance(written, Task):
             raise PolicyError(
                 "@concurrency_limit needs to know how many may run at once: write @concurrency_limit(2) "
                 "above @app.task"
