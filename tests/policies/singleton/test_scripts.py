@@ -113,7 +113,7 @@ def test_an_end_says_who_waits(store: Store) -> None:
     mine = lock(store, "defer")
     first = mine.begin("a/1")
     assert isinstance(first, Started)
-    assert mine.begin("b/1", turn=60) == Held("a/1", pytest.approx(60, abs=2), turn=True)
+    assert mine.begin("b/1", turn=60) == Held("a/1", pytest.approx(60, abs=2), ahead=0)
     back = mine.give_back("a/1", first.fence, ended=True)
     assert (back.next, back.awaited, back.successor) == ("b", True, None)
     second = mine.begin("b/2")
