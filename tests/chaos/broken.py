@@ -111,7 +111,9 @@ MUTANTS: dict[str, tuple[Broken, str, str]] = {
         LEFT,
     ),
     "a lock does not lock": (
-        script(lock._begin, "local left = r[2] - ms", "local left = 0"),
+        script(
+            lock._begin, "local left, next_left, next_id = r[2] - ms", "local left, next_left, next_id = 0"
+        ),
         "rush",
         HOLDERS,
     ),
@@ -161,7 +163,7 @@ MUTANTS: dict[str, tuple[Broken, str, str]] = {
         HANDED_ON,
     ),
     "one more than the limit may be at work": (
-        script(places._acquire, "if ahead >= ARGV[4] - ", "if ahead > ARGV[4] - "),
+        script(places._acquire, "if ahead >= free then", "if ahead > free then"),
         "crowd",
         HOLDERS,
     ),
