@@ -19,7 +19,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]
-from billiard.exceptions import Terminated, WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Reject
 from celery.worker.request import Request
 from celery.worker.state import revoked
@@ -96,6 +96,8 @@ class PolicyRequest(Request):
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
         if isinstance(error, (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)):
             self._tell_lost(0.0)
+        elif isinstance(error, TimeLimitExceeded):  # before its failure can be seen
+            self._tell_lost(KILL_GRACE)
         if isinstance(error, (SystemExit, KeyboardInterrupt)) and not self._is_meant():
             exc_info = _lost(error)
         with self._reporting():

@@ -137,13 +137,19 @@ class Delivery:
             self.guard.store_error("failed", "what it holds ends by itself", error)
 
     def lost(self, grace: float) -> None:
-        """The process of this delivery is gone, or will be; the task may well come again."""
+        """The process of this delivery is gone, and the task may well come again; or it will be, for good.
+
+        That is remembered before its end can be seen: who sees it, and calls, must not join it.
+        """
+        owner = self.call.owner
         try:
-            if grace or self.policy.scope == "while_executing":
-                self.lock.lapse(self.call.owner, grace)
+            if grace:
+                self._wake(self.lock.give_back(owner, None, ended=True, replay=self.call.replay, grace=grace))
+            elif self.policy.scope == "while_executing":
+                self.lock.lapse(owner, grace)
                 self.guard.wake()
             else:
-                self.lock.hand_back(self.call.owner, None, self.queued_ttl)
+                self.lock.hand_back(owner, None, self.queued_ttl)
         except StoreUnavailable as error:
             self.guard.store_error("lost", "its lease runs out by itself", error)
 
