@@ -27,8 +27,8 @@ def test_no_more_than_the_limit_run_though_processes_are_killed(
     killed: dict[int, float] = {}
     for already in (2, 5):
         wait_for(lambda already=already: stage.history.count("enter") > already, timeout=30)
-        pid = running.kill_child(stage.history.last("enter")["pid"])  # type: ignore[index]
-        killed[pid] = time.time()
+        at = time.time()  # before the kill: afterwards its place may be another's already
+        killed[running.kill_child(stage.history.last("enter")["pid"])] = at  # type: ignore[index]
     assert [call.get(timeout=60) for call in calls] == list(range(10))
     assert most_at_once(stage, killed) == LIMIT
     fences = [entry["fence"] for entry in stage.history.entries("enter")]
