@@ -54,28 +54,28 @@ def test_they_run_in_the_order_in_which_they_came(seconds: float) -> None:
 
 def test_who_comes_first_when_the_key_is_free_does_not_overtake(store: Store, clock: MovableClock) -> None:
     """Whoever happens to look first would be next, whether at its start or as it is published."""
-    lock = Lock(store=store, key=lock_key(store, "s", "1"), on_conflict="defer", lease=60, remember=600)
-    kept = {"turn": 6.0, "most": 20.0}
+    lock = Lock(store=store, key=lock_key(store, "s", "1"), on_conflict="defer", lease=600, remember=600)
+    kept = {"turn": 60.0, "most": 200.0}
     running = lock.begin("running/1")
     assert isinstance(running, Started)
     ahead = []
     for number, name in enumerate(("a", "b", "c")):
-        answer = lock.begin(f"{name}/1", waited=30.0 - number, **kept)
+        answer = lock.begin(f"{name}/1", waited=300.0 - number, **kept)
         assert isinstance(answer, Held)
         ahead.append(answer.ahead)
     assert ahead == [0, 1, 2]
     back = lock.give_back("running/1", running.fence, ended=True)
     assert (back.next, back.awaited) == ("a", True)
-    assert lock.queue("new", 600) == Held("a/", pytest.approx(6, abs=1))
-    clock.advance(3)
-    held = lock.begin("b/2", waited=32.0, **kept)
+    assert lock.queue("new", 600) == Held("a/", pytest.approx(60, abs=20))
+    clock.advance(30)
+    held = lock.begin("b/2", waited=330.0, **kept)
     assert isinstance(held, Held)
     assert (held.owner, held.ahead) == ("a/", 0)
-    clock.advance(3.5)  # it does not come: the next one has the turn
-    held = lock.begin("c/2", waited=34.0, **kept)
+    clock.advance(35)  # it does not come: the next one has the turn
+    held = lock.begin("c/2", waited=363.0, **kept)
     assert isinstance(held, Held)
     assert (held.owner, held.ahead) == ("b/", 0)
-    assert isinstance(lock.begin("b/3", waited=35.0, **kept), Started)
+    assert isinstance(lock.begin("b/3", waited=365.0, **kept), Started)
 
 
 def test_a_waiter_that_will_not_come_leaves_the_line(store: Store) -> None:
