@@ -69,6 +69,7 @@ class PolicyRequest(Request):
     _request_dict: dict[str, Any]
     _task: Any
     _context: Context
+    _is_timed_out = False
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
@@ -86,7 +87,7 @@ class PolicyRequest(Request):
         if soft:
             super().on_timeout(soft, timeout)
             return
-        self._tell_lost(KILL_GRACE)
+        self._tell_timed_out()
         with self._reporting():
             super().on_timeout(soft, timeout)
 
@@ -96,8 +97,8 @@ class PolicyRequest(Request):
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
         if isinstance(error, (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)):
             self._tell_lost(0.0)
-        elif isinstance(error, TimeLimitExceeded):  # before its failure can be seen
-            self._tell_lost(KILL_GRACE)
+        elif isinstance(error, TimeLimitExceeded):
+            self._tell_timed_out()
         if isinstance(error, (SystemExit, KeyboardInterrupt)) and not self._is_meant():
             exc_info = _lost(error)
         with self._reporting():
@@ -112,6 +113,12 @@ class PolicyRequest(Request):
     def tell_failed(self, error: BaseException) -> None:
         """It will not run, though Celery has yet to say so."""
         self._task.__patterns__.failed(self._context, error)
+
+    def _tell_timed_out(self) -> None:
+        """Once, before its failure can be seen: pools of processes report that ahead of the limit itself."""
+        if not self._is_timed_out:
+            self._is_timed_out = True
+            self._tell_lost(KILL_GRACE)
 
     def _tell_lost(self, grace: float) -> None:
         self._task.__patterns__.lost(self._context, grace)

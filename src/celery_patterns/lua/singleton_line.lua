@@ -1,6 +1,8 @@
 -- Shared by the scripts of a singleton's lock: the line of the calls that wait for their turn.
 -- Beside the lock, KEYS[1], there are <KEYS[1]>:line, task ids by arrival (us), and <KEYS[1]>:looks, task ids by
 -- when they will have looked again (ms): who has not is out of the line.
+-- ARGV    each script's own
+-- Returns nothing: it stands before each of them
 local line, looks = KEYS[1] .. ':line', KEYS[1] .. ':looks'
 local TURN = 65000 -- ms for which somebody whose turn it is may take to come, at the most
 
