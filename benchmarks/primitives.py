@@ -64,7 +64,7 @@ def _ours(actions: dict[str, Callable[[], object]]) -> dict[str, Callable[[], ob
 def _limits(url: str) -> dict[str, Callable[[], object]]:
     ours = Ours(url)
     actions: dict[str, Callable[[], object]] = {
-        "empty EVALSHA": Floors(ours.store.client).empty,
+        "empty EVALSHA": Floors(ours.store).empty,
         "ours: acquire": ours.acquire,
         "ours: acquire, strict": ours.acquire_strict,
         "ours: denied, exact wait": ours.denied,
