@@ -60,6 +60,24 @@ def test_what_is_raised_in_between_leaves_no_answer_behind(
     assert exchange(store.client, [("ECHO", "third")]) == [b"third"]
 
 
+def test_a_look_that_is_interrupted_costs_no_connection(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each soft time limit at the wrong moment would leave a socket open for as long as the process lives."""
+    exchange(store.client, [("PING",)])
+    original: Any = Connection.can_read
+
+    def interrupted(self: Connection, *args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(Connection, "can_read", original)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Connection, "can_read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exchange(store.client, [("ECHO", "first")])
+    assert exchange(store.client, [("ECHO", "second")]) == [b"second"]
+    assert int(store.client.info("clients")["connected_clients"]) <= 2  # that of scripts, that of the client
+
+
 def test_a_lost_connection_is_tried_once_more(proxy: Proxy, redis_url: str) -> None:
     """Each idle connection that the server closes would put a task off."""
     store = Store(proxy.through(redis_url))

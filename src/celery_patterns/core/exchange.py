@@ -74,13 +74,15 @@ class Connections:
             connection = self._free.pop()
         except IndexError:
             return self._pool.get_connection(*_NAMED)
+        usable = False
         try:
-            if not connection.can_read() and not connection.should_reconnect():
-                return connection
+            usable = not connection.can_read() and not connection.should_reconnect()
         except (*_BROKEN, OSError):  # the server has closed it
             pass
-        self.end(connection)
-        return self._pool.get_connection(*_NAMED)
+        finally:  # also where the look is interrupted, as by a soft time limit
+            if not usable:
+                self.end(connection)
+        return connection if usable else self._pool.get_connection(*_NAMED)
 
     def keep(self, connection: Any) -> None:
         """All its answers were read."""

@@ -53,6 +53,7 @@ def _tell(app: Celery, *, there: bool) -> None:
         _told.add(app)
         logger.warning(
             "No pump serves the waiting room: what must wait does so as a countdown, in the memory of "
-            "workers. Each worker with the setting %s brings one, celery patterns pump is one",
+            "workers. Each worker of an app with policies brings one, unless %s is off; "
+            "celery patterns pump is one",
             ON,
         )

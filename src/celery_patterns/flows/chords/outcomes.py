@@ -156,9 +156,8 @@ class Outcomes(Sequence[Outcome]):  # noqa: PLW1641 - values may be lists and di
     def __str__(self) -> str:
         if not self.failures:
             return self._counted()
-        failed = (
-            part for part in self.failures if part.state == "failed"
-        )  # others may have been revoked for it
+        # Others may have been revoked because of it.
+        failed = (part for part in self.failures if part.state == "failed")
         first = next(failed, self.failures[0])
         return f"{self._counted()} (first: part {first.index}, {first.reason})"
 
