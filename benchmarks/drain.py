@@ -2,7 +2,8 @@
 
 Each row sends a number of tasks at once to real workers and watches when they start. The ideal is a
 bucket that lets each task start as soon as it was sent and there is a token: ``wall`` is the time until
-the last start, in parts of that; lateness is how much later than in the ideal the n-th start comes.
+the last start, in parts of that; lateness is how much later than in the ideal the n-th start comes; jitter
+is the time from the grant of a token to the body that it was for.
 ``others`` are unrelated tasks on the same queue, from when the broker had them to their start.
 
 Times depend on what else the machine does: ``elsewhere`` is how many processors others have used.
@@ -65,6 +66,7 @@ def run(row: Row, url: str) -> dict[str, Any]:
 def measured(row: Row, one: Run, memory: float) -> dict[str, Any]:
     started = one.entries("started")
     bodies, tokens = sorted(entry[0] for entry in started), sorted(entry[1] for entry in started)
+    jitter = [max(0.0, body - token) for body, token, *_ in started]
     sent = sorted(entry[0] for entry in one.entries("sent"))
     ideal = list(_ideal(sent, row))
     late = [at - soonest for at, soonest in zip(bodies, ideal, strict=False)]
@@ -76,6 +78,8 @@ def measured(row: Row, one: Run, memory: float) -> dict[str, Any]:
         "token": _worst(tokens),
         "body": _worst(bodies),
         "bound": row.rate + row.burst,
+        "jitter p50": 1000 * statistics.median(jitter),
+        "jitter p99": 1000 * _share(jitter, 0.99),
         "late p99": 1000 * _share(late, 0.99),
         "others p50": 1000 * statistics.median(others),
         "others p99": 1000 * _share(others, 0.99),

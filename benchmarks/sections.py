@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ except ImportError:  # without matplotlib there are tables
     plots = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from benchmarks.interleaved import Spread
 
@@ -112,19 +113,30 @@ def of_growth(effort: Effort) -> Section:
     return Section("How cost grows", words.GROWTH, [Table(["what grows", "size", "µs"], rows), picture])
 
 
-def printed(title: str, says: str, module: str, quick: tuple[str, ...] = ()) -> Callable[[Effort], Section]:
+def printed(
+    title: str, says: str, module: str, full: Sequence[str] = ("",), quick: Sequence[str] = ("",)
+) -> Callable[[Effort], Section]:
     """A section that shows what another benchmark prints.
 
     Its exit code, by which it says that a target was missed, does not matter.
+
+    Args:
+        title: Of the section.
+        says: The words above what is shown.
+        module: The benchmark.
+        full: The options of each of its runs.
+        quick: Likewise, to take a look.
     """
 
     def section(effort: Effort) -> Section:
-        command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{module}"]
-        command += quick if effort.is_quick else ()
-        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-        if not done.stdout:
-            raise RuntimeError(done.stderr)
-        return Section(title, says, [Printed(done.stdout)])
+        outputs = []
+        for options in quick if effort.is_quick else full:
+            command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{module}", *shlex.split(options)]
+            done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+            if not done.stdout:
+                raise RuntimeError(done.stderr)
+            outputs.append(done.stdout)
+        return Section(title, says, [Printed("".join(outputs))])
 
     return section
 
@@ -134,11 +146,17 @@ SECTIONS: dict[str, Callable[[Effort], Section]] = {
     "primitives": of_primitives,
     "faults": of_faults,
     "growth": of_growth,
-    "rate_limits": printed("Rate limits beside others", words.LIMITS, "rate_limits", ("500",)),
-    "drain": printed("How a backlog drains", words.DRAIN, "drain", ("gated, 100/s, burst 20",)),
-    "chords": printed("Partial chords", words.CHORDS, "chords", ("200", "3")),
-    "dead_letters": printed("Dead letters", words.DEAD_LETTERS, "dead_letters", ("5000",)),
-    "router": printed("Routing", words.ROUTER, "router", ("50",)),
+    "rate_limits": printed("Rate limits beside others", words.LIMITS, "rate_limits", quick=("500",)),
+    "drain": printed("How a backlog drains", words.DRAIN, "drain", quick=("'gated, 100/s, burst 20'",)),
+    "parked": printed(
+        "What waiting takes", words.PARKED, "parked", ("", "--tenants"), ("--entries 1000 5000", "--tenants")
+    ),
+    "handover": printed(
+        "From one to the next", words.HANDOVER, "handover", ("", "--waiters 10000"), ("--rounds 5",)
+    ),
+    "chords": printed("Partial chords", words.CHORDS, "chords", quick=("200 3",)),
+    "dead_letters": printed("Dead letters", words.DEAD_LETTERS, "dead_letters", quick=("5000",)),
+    "router": printed("Routing", words.ROUTER, "router", quick=("50",)),
 }
 """By the name of the module that measures it."""
 

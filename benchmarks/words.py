@@ -50,8 +50,22 @@ with right clocks and with one that is half a second ahead.
 
 DRAIN = """
 A backlog under a limit, on real workers. `wall` is the time until the last start in parts of the ideal;
-`token` and `body` are the most grants and starts in any second, of which the limit allows `bound`; `late` is
-by how many ms a start is behind the ideal; `others` are unrelated tasks on the same queue, in ms.
+`token` and `body` are the most grants and starts in any second, of which the limit allows `bound`; `jitter`
+is from a grant to its body; `late` is how much later than in the ideal a start comes; `others` are
+unrelated tasks on the same queue, from when the broker had them; all these in ms. `MB` is what the workers
+hold more than before, and `elsewhere` how many processors something else has used. 2,000 tasks are sent at
+once, 5,000 at 500/s; one worker of four processes unless the row says otherwise.
+"""
+
+PARKED = """
+What it takes that many wait in the waiting room: what starts in a second under a limit of 200/s, what the
+worker and its pump hold more in memory, and how long it takes to show the first of the line. Then two tenants
+who share a limit by turns: when the small one's ten calls are through, alone and beside the big one's.
+"""
+
+HANDOVER = """
+From the end of one body to the beginning of the next, for calls that wait for one key, or for a place; for
+idempotency, until a duplicate has the first one's result. Then what many who wait for one key cost.
 """
 
 CHORDS = """
