@@ -1,5 +1,6 @@
 """Limited tasks that write down when they were let in, and when they ran."""
 
+import os
 import time
 from typing import Any
 
@@ -72,7 +73,8 @@ def alone(self: Any, key: str, number: int) -> int:
 )
 def late(self: Any, number: int) -> None:
     """One of many that survive a kill."""
-    _started(self, number=number)
+    again = bool((self.request.delivery_info or {}).get("redelivered"))
+    _started(self, number=number, worker=os.getppid(), redelivered=again)
 
 
 @app.task(bind=True, base=TokenBucketTask, token_bucket=TokenBucket("1/h", name="slow"))
