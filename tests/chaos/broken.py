@@ -178,7 +178,7 @@ MUTANTS: dict[str, tuple[Broken, str, str]] = {
         ACCOUNTED,
     ),
     "what is put off is not published": (
-        method(postpone, "_publish", lambda *_: None),
+        method(postpone, "publish_or_keep", lambda *_: None),
         "rush",
         LOST,
     ),

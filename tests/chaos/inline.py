@@ -14,7 +14,7 @@ from typing import Any
 from celery import Celery, current_task
 
 from celery_patterns import Policy
-from celery_patterns.core.postpone import redelivery_timeout
+from celery_patterns.core.redelivery import redelivery_timeout
 from celery_patterns.core.store import store_of
 from celery_patterns.testing import MovableClock, memory_store
 from tests.chaos import aftermath, body

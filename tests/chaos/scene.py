@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 from celery import signals
 
-from celery_patterns.core.postpone import redelivery_timeout
+from celery_patterns.core.redelivery import redelivery_timeout
 from tests.chaos import watch
 from tests.chaos.body import BOOKS
 from tests.chaos.broken import BROKEN

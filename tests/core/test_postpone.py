@@ -19,9 +19,11 @@ from typing_extensions import override
 
 from celery_patterns import Call, Event, Policy, PolicyTask, subscribe
 from celery_patterns.core import postpone as postponing
-from celery_patterns.core import waits
+from celery_patterns.core import republish, waits
 from celery_patterns.core.policy import NONCE_HEADER
-from celery_patterns.core.postpone import WAKE_HEADER, longest_wait, postpone, postpone_copy
+from celery_patterns.core.postpone import postpone, postpone_copy
+from celery_patterns.core.redelivery import longest_wait
+from celery_patterns.core.republish import WAKE_HEADER
 from celery_patterns.core.waits import CONFLICT, LINE, backoff, deferrals
 from celery_patterns.errors import DeferralExpired, Refused
 from tests.apps.waits import PutOff
@@ -63,6 +65,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(postponing, "time", clock)
+    monkeypatch.setattr(republish, "time", clock)
     monkeypatch.setattr(waits, "time", clock)
     return clock
 

@@ -63,9 +63,9 @@ class Chaos:
     def cause(self, earlier: list[dict[str, Any]], again: dict[str, Any]) -> str:
         """What explains that a task that had run ran again.
 
-        A message that the broker delivers again was not acknowledged: the process that ran it was killed, or
-        its worker, or the connection was cut. Any other is a copy. It comes to light when the leader's lease
-        has run out, or the broker delivers again: it may even run before the other one.
+        What the broker delivers again was not acknowledged: the process that ran it was killed, or its
+        worker. Else it is a copy, of one that was published or parked just when something died. It comes to
+        light when the leader's lease has run out, or the broker delivers it again: it may even run first.
         """
         for run in earlier if again["redelivered"] else ():
             for pid in (run["pid"], run["worker"]):
@@ -73,8 +73,6 @@ class Chaos:
                     return "its process was killed"
         soonest = earlier[0]["body"] - REDELIVERY - LEAD
         blows = [name for at, name in self.times if soonest < at <= again["body"]]
-        if again["redelivered"]:
-            blows = [name for name in blows if name in {"broker_cut", "worker_killed"}]
         return blows[-1] if blows else "nothing"
 
     def pump_killed(self) -> None:

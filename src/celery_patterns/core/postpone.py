@@ -12,23 +12,24 @@ as long as half of that: longer ones hop, carrying the time at which they may ru
 
 from __future__ import annotations
 
-import logging
-import math
-import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, cast
-from weakref import WeakKeyDictionary
 
-from celery.exceptions import Reject, Retry
-from celery.utils.quorum_queues import detect_quorum_queues
-from kombu.exceptions import LimitExceeded, OperationalError
-from kombu.serialization import registry  # type: ignore[attr-defined]
+from celery.exceptions import Retry
 
 from celery_patterns.core import parking
 from celery_patterns.core.copies import PutOffUnseen
 from celery_patterns.core.events import Event, emit
-from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER, Call
+from celery_patterns.core.redelivery import longest_wait
+from celery_patterns.core.republish import (
+    UNSEEN_HEADER,
+    WAKE_HEADER,
+    copy_of,
+    is_of_one_delivery,
+    publish_or_keep,
+    whole_seconds_for_quorum,
+)
 from celery_patterns.core.shown import show_retry
 from celery_patterns.core.waits import CONFLICT, Wait, count_one, deferrals, leave_all, waited
 from celery_patterns.errors import DeferralExpired, PatternsError, Refused
@@ -36,28 +37,7 @@ from celery_patterns.errors import DeferralExpired, PatternsError, Refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from celery import Celery
-    from celery.canvas import Signature
-
-logger = logging.getLogger("celery_patterns")
-
-WAKE_HEADER = "cp-wake-at"
-"""Until when a long wait hops, in seconds since the epoch."""
-
-UNSEEN_HEADER = "cp-unseen"
-"""Set while a redelivered copy hops: the task's state is another delivery's to write."""
-
-_ONE_DELIVERYS = {NONCE_HEADER, CONTENT_HEADER, WAKE_HEADER, UNSEEN_HEADER, "redelivered", "delivery_info"}
-_ONE_DELIVERYS |= set(parking.OF_A_RELEASE)
-_BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
-_DELAY = re.compile(r"^(?:(?:[01]\.){28})+")
-"""What RabbitMQ's own delays put before a routing key."""
-_REDIS_VISIBILITY = 3600.0
-_RABBITMQ_CONSUMER = 1800.0
-_SHARE = 0.45
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
-_AWAY = (OperationalError, LimitExceeded, OSError)
-"""What publishing raises when it is worth trying again. A message that no broker would take fails."""
+    from celery_patterns.core.policy import Call
 
 
 class EagerWait(BaseException):
@@ -190,7 +170,7 @@ def publish_copy(call: Call, delay: float, headers: Mapping[str, Any]) -> None:
         kombu.exceptions.KombuError: The broker is away, or ``OSError``.
     """
     kept = {name: value for name, value in call.headers.items() if not is_of_one_delivery(name)}
-    _again(call, _whole_seconds_for_quorum(call.app, delay), {**kept, **headers}).apply_async()
+    copy_of(call, whole_seconds_for_quorum(call.app, delay), {**kept, **headers}).apply_async()
 
 
 def still_waiting(call: Call) -> float:
@@ -213,37 +193,6 @@ def hop(call: Call, delay: float) -> NoReturn:
     if unseen:
         raise PutOffUnseen(str(reason))
     raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
-
-
-def redelivery_timeout(app: Celery) -> float:
-    """After how many seconds the app's broker delivers again what was not acknowledged.
-
-    Looked up once, as by Celery when it connects: each look at a setting takes microseconds.
-    """
-    known = _redelivery.get(app)
-    if known is None:
-        known = _redelivery[app] = _redelivery_timeout(app)
-    return known
-
-
-_redelivery: WeakKeyDictionary[Celery, float] = WeakKeyDictionary()
-
-
-def _redelivery_timeout(app: Celery) -> float:
-    options = app.conf.broker_transport_options or {}
-    default = _RABBITMQ_CONSUMER if is_rabbitmq(app.conf.broker_read_url) else _REDIS_VISIBILITY
-    return float(options.get("visibility_timeout", default))
-
-
-def is_rabbitmq(url: str | list[str] | None) -> bool:
-    """Whether a broker's URL, or the first of several, is one of RabbitMQ, as it is by default."""
-    first = url if isinstance(url, str) or not url else url[0]
-    return str(first or "amqp").partition(":")[0] in {"amqp", "amqps", "pyamqp"}
-
-
-def longest_wait(app: Any) -> float:
-    """The longest countdown, in seconds, that the app's broker carries without redelivering it."""
-    return redelivery_timeout(app) * _SHARE
 
 
 def _put_off(
@@ -301,7 +250,7 @@ def _send_on(call: Call, reason: Exception, again: _Comeback) -> float:
         count_one(call, headers, again.waits)
     if not again.unseen:
         show_retry(call, reason)
-    parked = _again(call, None, dict(headers), again.more_retries)
+    parked = copy_of(call, None, dict(headers), again.more_retries)
     if parking.park(call, parked, again.delay, again.spot):
         return again.delay
     entry = (parked.options.get("headers") or {}).get(parking.ENTRY_HEADER)
@@ -312,89 +261,6 @@ def _send_on(call: Call, reason: Exception, again: _Comeback) -> float:
         headers[WAKE_HEADER] = time.time() + delay
         if again.unseen:
             headers[UNSEEN_HEADER] = True
-    countdown = _whole_seconds_for_quorum(call.app, min(delay, cap))
-    _publish(call, _again(call, countdown, headers, again.more_retries))
+    countdown = whole_seconds_for_quorum(call.app, min(delay, cap))
+    publish_or_keep(call, copy_of(call, countdown, headers, again.more_retries))
     return countdown
-
-
-def is_of_one_delivery(header: str) -> bool:
-    """Whether a header says something about this very delivery, and nothing about the next one."""
-    return header in _ONE_DELIVERYS or header.startswith(_BROKERS_OWN)
-
-
-def _again(
-    call: Call, countdown: float | None, headers: dict[str, Any], more_retries: int = 0
-) -> Signature[Any]:
-    request = call.request
-    extra = {}
-    if "ignore_result" in vars(request):
-        extra["ignore_result"] = request.ignore_result
-    serializer = registry.type_to_name.get(getattr(request, CONTENT_HEADER, None))
-    if serializer is not None:
-        extra["serializer"] = serializer
-    signature: Signature[Any] = call.task.signature_from_request(
-        request,
-        call.args,
-        call.kwargs,
-        queue=_queue_of(call),
-        countdown=countdown,
-        retries=(request.retries or 0) + more_retries,
-        headers=headers,
-        add_to_parent=False,
-        **extra,
-    )
-    return signature
-
-
-def _queue_of(call: Call) -> str | None:
-    """The queue that a delivery came from by way of an exchange, where that can be told.
-
-    Celery would send the next one to the same exchange by the same key; but if it is delayed by
-    RabbitMQ itself, it would go by the key of the default queue.
-    """
-    delivery = call.request.delivery_info or {}
-    exchange, key = delivery.get("exchange"), delivery.get("routing_key")
-    if not exchange or not key:
-        return None  # from the default exchange, where the key is the queue: Celery knows that
-    original = _DELAY.sub("", key)
-    for name, queue in call.app.amqp.queues.items():
-        if queue.routing_key == original and (original != key or queue.exchange.name == exchange):
-            return str(name)
-    return None
-
-
-def _whole_seconds_for_quorum(app: Any, countdown: float) -> float:
-    """RabbitMQ's quorum queues delay by whole seconds only, and refuse to publish a fraction."""
-    if not is_rabbitmq(app.conf.broker_write_url):
-        return countdown
-    return float(math.ceil(countdown)) if detect_quorum_queues(app, "amqp")[0] else countdown
-
-
-def _publish(call: Call, signature: Signature[Any]) -> None:
-    """Publish, or keep the message alive by the means that its acknowledgement allows.
-
-    Acknowledged late, the broker still has it: hand it back after a pause. Acknowledged early, it
-    exists here only: try until it is published, or until this process is told to end.
-    """
-    pause = _FIRST_PAUSE
-    while True:
-        try:
-            signature.apply_async()
-        except _AWAY as error:
-            if call.task.acks_late:
-                logger.warning(
-                    "Cannot put off %s[%s], handing it back to the broker: %s", call.name, call.id, error
-                )
-                time.sleep(_LONGEST_PAUSE)
-                raise Reject(error, requeue=True) from error
-            logger.warning(
-                "Cannot put off %s[%s], trying again in %s s: %s", call.name, call.id, pause, error
-            )
-        else:
-            return
-        try:
-            time.sleep(pause)
-        except BaseException:
-            logger.critical("Lost %s[%s], which no broker took: %r", call.name, call.id, signature)
-            raise
-        pause = min(pause * 2, _LONGEST_PAUSE)

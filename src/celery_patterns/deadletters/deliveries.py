@@ -22,7 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from celery_patterns.core.lease import Lease, keeper
-from celery_patterns.core.postpone import redelivery_timeout
+from celery_patterns.core.redelivery import redelivery_timeout
 from celery_patterns.core.script import Ask, Script
 from celery_patterns.core.store import store_of
 from celery_patterns.errors import StoreUnavailable

@@ -14,7 +14,7 @@ from kombu.serialization import (  # type: ignore[attr-defined]
 
 from celery_patterns.core.parking import HOME_HEADER
 from celery_patterns.core.policy import CONTENT_HEADER
-from celery_patterns.core.postpone import is_of_one_delivery
+from celery_patterns.core.republish import is_of_one_delivery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

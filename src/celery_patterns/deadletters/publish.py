@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from celery_patterns.core.keys import KEY_HEADER
 from celery_patterns.core.policy import REPLAY_HEADER
-from celery_patterns.core.postpone import is_of_one_delivery
+from celery_patterns.core.republish import is_of_one_delivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

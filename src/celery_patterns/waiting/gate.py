@@ -19,7 +19,7 @@ from celery.canvas import group
 
 from celery_patterns.core.parking import ENTRY_HEADER, TICKET_HEADER, Spot
 from celery_patterns.core.parking import Ticket as CarriedTicket
-from celery_patterns.core.postpone import is_rabbitmq
+from celery_patterns.core.redelivery import is_rabbitmq
 from celery_patterns.core.settings import setting
 from celery_patterns.errors import PolicyError, StoreUnavailable
 from celery_patterns.waiting.broker import room_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.parking import ENTRY_HEADER, OF_A_RELEASE, Spot, ticket_of
 from celery_patterns.core.policy import REPLAY_STEP
-from celery_patterns.core.postpone import is_rabbitmq
+from celery_patterns.core.redelivery import is_rabbitmq
 from celery_patterns.core.timing import time_to_expiry
 from celery_patterns.errors import StoreUnavailable
 from celery_patterns.waiting.broker import room_of

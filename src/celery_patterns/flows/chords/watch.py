@@ -13,7 +13,7 @@ from celery import shared_task
 from celery.utils.log import get_task_logger
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
-from celery_patterns.core.postpone import longest_wait
+from celery_patterns.core.redelivery import longest_wait
 from celery_patterns.flows.chords.signatures import starters
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from celery.local import PromiseProxy, Proxy
 from celery_patterns.core.durations import Seconds, one_of, seconds
 from celery_patterns.core.keys import KeySpec, check_key
 from celery_patterns.core.policy import Call, Policy, Publish, Run
-from celery_patterns.core.postpone import redelivery_timeout
+from celery_patterns.core.redelivery import redelivery_timeout
 from celery_patterns.core.store import store_of, tag
 from celery_patterns.core.task import PolicyTask, as_decorator
 from celery_patterns.core.waits import deferrals

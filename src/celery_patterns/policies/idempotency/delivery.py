@@ -33,7 +33,8 @@ from celery_patterns.core.guard import Guard
 from celery_patterns.core.lease import Lease, keeper, lapse, task_id_of
 from celery_patterns.core.parking import ALL
 from celery_patterns.core.partings import Instead, Parting, part
-from celery_patterns.core.postpone import postpone, redelivery_timeout
+from celery_patterns.core.postpone import postpone
+from celery_patterns.core.redelivery import redelivery_timeout
 from celery_patterns.core.store import store_of, tag
 from celery_patterns.core.waits import backoff
 from celery_patterns.errors import IdempotencyInProgress, IdempotencyKeyReused, RunLapsed, StoreUnavailable
