@@ -55,6 +55,15 @@ def in_turn(self: Any, doc: str, version: int, gate: str = "") -> int:
     return version
 
 
+@app.task(bind=True, base=SingletonTask, singleton=Singleton("doc", on_conflict="defer", lease=2), **LATE)
+def in_turn_soon(self: Any, doc: str, version: int, gate: str = "") -> int:
+    """The same, with a lease that lapses soon."""
+    history().add("ran", doc=doc, version=version, id=self.request.id)
+    while gate and not Path(gate).exists():
+        time.sleep(0.01)
+    return version
+
+
 @app.task(bind=True, base=SingletonTask, singleton=Singleton("doc", lease=2), **LATE)
 def slow(self: Any, doc: str, gate: str) -> str:
     """Run until the gate is open."""

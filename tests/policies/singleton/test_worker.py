@@ -328,3 +328,25 @@ def test_calls_that_wait_run_in_the_order_in_which_they_came(
     assert [call.get(timeout=30) for call in calls] == list(range(6))
     assert [entry["version"] for entry in stage.history.entries("ran")] == list(range(6))
     assert locks() == {}
+
+
+def test_whose_turn_it_is_hears_of_it_from_whoever_looks(
+    broker: Any, stage: Stage, worker: StartWorker, wait_for: Any, gate: Path, valkey: ValkeyServer
+) -> None:
+    """Nobody tells the next one when a holder dies: its turn would pass in a minute, and then the one after."""
+    stage.conf["patterns_waiting_room"] = True
+    tasks = stage.load(GUARDED)
+    first = worker(GUARDED)
+    with valkey.client(1) as client:
+        wait_for(lambda: client.exists("cp:room-leader:{cp}"))
+        tasks.in_turn_soon.delay("a", 0, str(gate))
+        wait_for(lambda: stage.history.count("ran"))
+        calls = [tasks.in_turn_soon.delay("a", version) for version in (1, 2)]
+        wait_for(lambda: all(client.exists(f"cp:room-entry:{{cp}}:{call.id}") for call in calls))
+        (line,) = client.keys("cp:room-line:*singleton*")
+        client.zadd(line, {calls[0].id: 1e9})  # as if it had come to the room later, from another wait
+        client.hset(f"cp:room-entry:{{cp}}:{calls[0].id}", "score", "1000000000")
+    first.kill()
+    gate.touch()
+    worker(GUARDED)
+    assert [call.get(timeout=40) for call in calls] == [1, 2]

@@ -243,6 +243,8 @@ class Delivery:
         headers: dict[str, str] | None = None
         if follow and self.policy.scope != "until_executing":
             headers = following(self.call, follow)
+        if held.is_queued and not self.guard.is_own(held.owner):
+            self.guard.wake(task_id_of(held.owner))  # it may wait for its turn, and not know that it has come
         self.guard.wait(
             held.owner,
             min(held.left + 0.01, self._poll),

@@ -85,6 +85,11 @@ class Held:
     ahead: int | None = None
     ended: bool = False
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether it is the owner's turn, which has yet to come."""
+        return self.owner.endswith("/")
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
