@@ -45,8 +45,14 @@ def _vanished(task_id: str, story: Story) -> bool:
     sent = [entry["at"] for entry in story.of("sent", id=task_id)]
     received = story.of("received", id=task_id, redelivered=False)
     parked = [entry["at"] for entry in story.of("event", id=task_id, what="parked")]
-    if len(sent) + len(parked) + len(story.of("twice", id=task_id)) <= len(received):
+    messages = len(sent) + len(story.of("twice", id=task_id))  # what is parked is sent as well
+    if messages <= len(received) or _waits(task_id, story):
         return False
     kills = [one.start for one in story.disturbances if one.kind == "kill_worker"]
     within = [(at, UNREAD) for at in sent] + [(at, PARKED) for at in parked]
     return any(-LEAVING <= kill - at <= longest for kill in kills for at, longest in within)
+
+
+def _waits(task_id: str, story: Story) -> bool:
+    """Whether the waiting room has it at the end: then it is there, and nobody has lost it."""
+    return any(task_id in key["key"] for key in story.of("key", name="room-entry"))

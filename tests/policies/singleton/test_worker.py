@@ -333,7 +333,7 @@ def test_calls_that_wait_run_in_the_order_in_which_they_came(
 def test_whose_turn_it_is_hears_of_it_from_whoever_looks(
     broker: Any, stage: Stage, worker: StartWorker, wait_for: Any, gate: Path, valkey: ValkeyServer
 ) -> None:
-    """Nobody tells the next one when a holder dies: its turn would pass in a minute, and then the one after."""
+    """Nobody tells the next one when a holder dies: its turn would pass, a minute later, and so each."""
     stage.conf["patterns_waiting_room"] = True
     tasks = stage.load(GUARDED)
     first = worker(GUARDED)
