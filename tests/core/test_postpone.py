@@ -17,7 +17,7 @@ from kombu import Exchange, Queue
 from kombu.exceptions import EncodeError, OperationalError
 from typing_extensions import override
 
-from celery_patterns import Call, Event, Policy, PolicyTask, subscribe
+from celery_patterns import Call, Event, Policy, PolicyTask, RetryableTask, RetryPolicy, subscribe
 from celery_patterns.core import postpone as postponing
 from celery_patterns.core import republish, waits
 from celery_patterns.core.policy import NONCE_HEADER
@@ -669,3 +669,29 @@ def test_stays_in_its_queue_of_a_topic_exchange(
     courier.deliver(courier.last)
 
     assert [(one.exchange, one.routing_key) for one in courier.messages] == [("tests", f"to.{queue}")] * 3
+
+
+def test_where_in_the_policies_it_was_put_off_is_not_written_down(count: Any, courier: Courier) -> None:
+    """Celery describes each frame of a traceback: half of what it costs a worker to put a task off."""
+    told = []
+    count.on_retry = lambda exc, task_id, args, kwargs, einfo: told.append(einfo.traceback)
+    count.delay()
+    courier.deliver(courier.last)
+    (traceback,) = told
+    assert "count is busy" in traceback
+    assert "in postpone" not in traceback
+
+
+def test_where_a_body_failed_that_is_tried_again_is_written_down(app: Celery, courier: Courier) -> None:
+    """Nobody could tell from `on_retry` what had gone wrong."""
+    told = []
+
+    @app.task(base=RetryableTask, retry_policy=RetryPolicy(ValueError), name="frail")
+    def frail() -> None:
+        raise ValueError("no luck")
+
+    frail.on_retry = lambda exc, task_id, args, kwargs, einfo: told.append(einfo.traceback)
+    frail.delay()
+    assert courier.deliver(courier.last).state == "RETRY"
+    assert "in frail" in told[0]
+    assert "ValueError: no luck" in told[0]

@@ -40,6 +40,15 @@ if TYPE_CHECKING:
     from celery_patterns.core.policy import Call
 
 
+class PutOff(Retry):
+    """A call was put off by its policies. Where in their code is nobody's concern, and costly to say."""
+
+    @classmethod
+    def because(cls, reason: Exception, delay: float) -> PutOff:
+        """For ``delay`` seconds."""
+        return cls(message=str(reason), exc=reason, when=delay)  # type: ignore[arg-type]
+
+
 class EagerWait(BaseException):
     """An eager call has no broker to wait in: the seam waits in place and tries again."""
 
@@ -97,7 +106,7 @@ def postpone(
     told = {"policy": policy, "key": key, "copy": False, **detail}
     again = _Comeback(delay=delay, headers=headers or {}, waits=waits, spot=spot, countdown=countdown)
     when = _put_off(call, reason, again, **told)
-    raise Retry(message=str(reason), exc=reason, when=when)  # type: ignore[arg-type]
+    raise PutOff.because(reason, when)
 
 
 def postpone_copy(
@@ -137,7 +146,7 @@ def try_again(call: Call, delay: float, error: Exception, headers: Mapping[str, 
         raise EagerWait(delay)
     leave_all(call)  # what it waited for before this attempt is history
     countdown = _send_on(call, error, _Comeback(delay=delay, headers=headers, more_retries=1))
-    raise Retry(message=str(error), exc=error, when=countdown)  # type: ignore[arg-type]
+    raise PutOff.because(error, countdown)
 
 
 def put_back(
@@ -160,7 +169,7 @@ def put_back(
     countdown = _send_on(call, reason, _Comeback(delay=delay, headers=headers, unseen=unseen))
     if unseen:
         raise PutOffUnseen(str(reason))
-    raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
+    raise PutOff.because(reason, countdown)
 
 
 def publish_copy(call: Call, delay: float, headers: Mapping[str, Any]) -> None:
@@ -192,7 +201,7 @@ def hop(call: Call, delay: float) -> NoReturn:
     countdown = _send_on(call, reason, _Comeback(delay=delay, unseen=unseen))
     if unseen:
         raise PutOffUnseen(str(reason))
-    raise Retry(message=str(reason), exc=reason, when=countdown)  # type: ignore[arg-type]
+    raise PutOff.because(reason, countdown)
 
 
 def _put_off(

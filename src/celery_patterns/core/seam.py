@@ -27,7 +27,7 @@ from celery_patterns.core.acks import set_late_acks
 from celery_patterns.core.keys import KeyMaker, KeySpec
 from celery_patterns.core.partings import part, take_back
 from celery_patterns.core.policy import NONCE_HEADER, Call, Policy, onion, publish_onion
-from celery_patterns.core.postpone import EagerWait, hop, still_waiting, wait_in_place
+from celery_patterns.core.postpone import EagerWait, PutOff, hop, still_waiting, wait_in_place
 from celery_patterns.core.request import new_nonce, reported_request, with_policies
 from celery_patterns.core.settings import disabled_kinds
 from celery_patterns.core.waits import leave_line
@@ -123,6 +123,9 @@ class Seam:
         setattr(request, _BEGUN, True)
         try:
             return self._run_through(call)
+        except PutOff as put_off:
+            put_off.__traceback__ = None  # Celery would describe each frame of it
+            raise
         except Exception as error:
             if request.is_eager and _is_final(error):  # Celery sends no signal where errors propagate
                 self.failed(request, error)
