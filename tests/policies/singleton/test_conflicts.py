@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from celery import chain, chord, group
 
+from celery_patterns import Idempotency
 from celery_patterns.core.store import Store
 from celery_patterns.errors import SingletonConflict
 from celery_patterns.testing import CapturedEvents, MovableClock
@@ -142,6 +143,31 @@ def test_the_longest_waiter_has_the_next_turn(
     work.run()
     assert runs[:2] == [("a", 1), ("a", 2)]
     assert sorted(runs) == [("a", version) for version in (1, 2, 3, 4)]
+
+
+def test_who_was_answered_elsewhere_lets_the_next_one_go(
+    make: Make, work: InlineWorker, runs: Runs, store: Store
+) -> None:
+    """Its turn would come, and be kept for a minute for a call that has ended."""
+
+    def body(task: Any, doc: str, version: int) -> int:
+        if version == 1:
+            for _, message in [*work.waiting]:
+                work.deliver(message)
+            work.waiting.clear()
+        return version
+
+    once = Idempotency(key="version", ttl=600)
+    sync = make(body, on_conflict="defer", scope="while_executing", idempotency=once)
+    calls = [sync.delay("a", version) for version in (1, 2, 2, 3)]
+    work.take()
+    work.deliver(work.waiting.pop(0)[1])
+    messages = {message.headers["id"]: message for message in work.take()}
+    for call in calls[1:3]:
+        work.deliver(messages[call.id])
+    assert [call.get() for call in calls[:3]] == [1, 2, 2]
+    (lock,) = (key for key in store.client.keys("cp:singleton:*") if store.client.type(key) == b"hash")
+    assert store.client.hget(lock, "owner") == f"{calls[3].id}/".encode()
 
 
 def test_the_newest_replaces_what_has_not_begun(

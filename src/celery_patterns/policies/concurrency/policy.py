@@ -98,9 +98,9 @@ class ConcurrencyLimit(Policy):
         """Run the body if there is a place; else do what the policy says."""
         return self._delivery(call).run(proceed)
 
-    def passed_over(self, call: Call, outcome: BaseException | None) -> None:
-        """It was answered by a policy further out: it needs no place, and no place in the line."""
-        if outcome is None and deferrals(call):
+    def passed_over(self, call: Call, outcome: BaseException | None) -> None:  # noqa: ARG002 - as it is called
+        """It was answered, or put off, by a policy further out: meanwhile others come before it."""
+        if deferrals(call):
             with suppress(KeyArgumentError):  # a call without a key never held a place
                 self._delivery(call).passed_over()
 

@@ -118,7 +118,9 @@ class Delivery:
         """The call was answered, or put off, before it came here: let go, or keep the lock for as long."""
         ending, owner = ending_of(self.call.app, outcome), self.call.owner
         try:
-            if ending.kind == "again":
+            if self.policy.scope == "while_executing":  # it holds a place in the line at most
+                self._wake(self.lock.give_back(owner, None, ended=False))
+            elif ending.kind == "again":
                 self.lock.hand_back(owner, None, self.queued_ttl + ending.delay)
             elif ending.kind == "done":
                 self._wake(self.lock.give_back(owner, None, ended=True, replay=self.call.replay))

@@ -20,6 +20,7 @@ from celery_patterns.core.policy import Call, Policy, Publish, Run
 from celery_patterns.core.redelivery import redelivery_timeout
 from celery_patterns.core.store import store_of, tag
 from celery_patterns.core.task import PolicyTask, as_decorator
+from celery_patterns.core.waits import deferrals
 from celery_patterns.errors import KeyArgumentError, PolicyError
 from celery_patterns.policies.singleton.delivery import Delivery
 from celery_patterns.policies.singleton.lock import KIND, Lock, lock_key
@@ -111,8 +112,8 @@ class Singleton(Policy):
         return self._delivery(call).run(proceed)
 
     def passed_over(self, call: Call, outcome: BaseException | None) -> None:
-        """It was answered, or put off, by a policy further out: its lock must know."""
-        if self.scope != "while_executing" and not call.request.is_eager:
+        """It was answered, or put off, by a policy further out: its lock must know, or the line for it."""
+        if not call.request.is_eager and (self.scope != "while_executing" or deferrals(call)):
             with suppress(KeyArgumentError):  # a call without a key never held one
                 self._delivery(call).passed_over(outcome)
 
