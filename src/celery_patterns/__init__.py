@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from celery_patterns.core.policy import Call, Policy
     from celery_patterns.core.settings import disabled
     from celery_patterns.core.task import PolicyTask, as_decorator, attach
-    from celery_patterns.deadletters import DeadLetters, dead_letter_queue, move_to_dlq, process_dlq
+    from celery_patterns.deadletters.by_hand import move_to_dlq, process_dlq
+    from celery_patterns.deadletters.desk import DeadLetters
+    from celery_patterns.deadletters.rabbitmq import dead_letter_queue
     from celery_patterns.errors import ChordFailed, PatternsError, PolicyError, Throttled
     from celery_patterns.flows.chords.outcomes import Outcome, Outcomes
     from celery_patterns.flows.chords.partial import partial_chord
@@ -28,33 +30,34 @@ if TYPE_CHECKING:
     from celery_patterns.flows.routing.router import TaskRouter
     from celery_patterns.flows.routing.rule import Rule
     from celery_patterns.flows.routing.submit import submit_with_priority
-    from celery_patterns.policies.concurrency import (
+    from celery_patterns.policies.concurrency.policy import (
         ConcurrencyLimit,
         ConcurrencyLimitedTask,
         concurrency_limit,
     )
-    from celery_patterns.policies.dead_letter import DeadLetter, DeadLetterMixin, DeadLetterTask, dead_letter
-    from celery_patterns.policies.idempotency import Idempotency, IdempotentTask, idempotent
-    from celery_patterns.policies.rate_limits import (
-        Rate,
-        RateLimitManager,
-        RateLimits,
-        TokenBucket,
-        TokenBucketTask,
-        acquire,
-        penalize,
-        rate_limits,
-        token_bucket,
+    from celery_patterns.policies.dead_letter.policy import (
+        DeadLetter,
+        DeadLetterMixin,
+        DeadLetterTask,
+        dead_letter,
     )
-    from celery_patterns.policies.retry import RetryableTask, RetryBudget, RetryPolicy, retryable, simulate
-    from celery_patterns.policies.singleton import (
+    from celery_patterns.policies.idempotency.policy import Idempotency, IdempotentTask, idempotent
+    from celery_patterns.policies.rate_limits.acquire import acquire
+    from celery_patterns.policies.rate_limits.policy import RateLimits, TokenBucket, rate_limits, token_bucket
+    from celery_patterns.policies.rate_limits.rate import Rate
+    from celery_patterns.policies.rate_limits.steering import RateLimitManager, penalize
+    from celery_patterns.policies.rate_limits.task import TokenBucketTask
+    from celery_patterns.policies.retry.budget import RetryBudget
+    from celery_patterns.policies.retry.policy import RetryableTask, RetryPolicy, retryable
+    from celery_patterns.policies.retry.simulate import simulate
+    from celery_patterns.policies.singleton.policy import (
         NonOverlappingTask,
         Singleton,
         SingletonTask,
-        schedule_lock,
         singleton,
         without_overlapping,
     )
+    from celery_patterns.policies.singleton.schedule import schedule_lock
 
 __all__ = [  # noqa: RUF022 - grouped by concept
     # idempotency
@@ -139,7 +142,9 @@ _HOMES = {
     "core.policy": ("Call", "Policy"),
     "core.settings": ("disabled",),
     "core.task": ("PolicyTask", "as_decorator", "attach"),
-    "deadletters": ("DeadLetters", "dead_letter_queue", "move_to_dlq", "process_dlq"),
+    "deadletters.by_hand": ("move_to_dlq", "process_dlq"),
+    "deadletters.desk": ("DeadLetters",),
+    "deadletters.rabbitmq": ("dead_letter_queue",),
     "errors": ("ChordFailed", "PatternsError", "PolicyError", "Throttled"),
     "flows.chords.outcomes": ("Outcome", "Outcomes"),
     "flows.chords.partial": ("partial_chord",),
@@ -151,29 +156,25 @@ _HOMES = {
     "flows.routing.router": ("TaskRouter",),
     "flows.routing.rule": ("Rule",),
     "flows.routing.submit": ("submit_with_priority",),
-    "policies.concurrency": ("ConcurrencyLimit", "ConcurrencyLimitedTask", "concurrency_limit"),
-    "policies.dead_letter": ("DeadLetter", "DeadLetterMixin", "DeadLetterTask", "dead_letter"),
-    "policies.idempotency": ("Idempotency", "IdempotentTask", "idempotent"),
-    "policies.rate_limits": (
-        "Rate",
-        "RateLimitManager",
-        "RateLimits",
-        "TokenBucket",
-        "TokenBucketTask",
-        "acquire",
-        "penalize",
-        "rate_limits",
-        "token_bucket",
-    ),
-    "policies.retry": ("RetryBudget", "RetryPolicy", "RetryableTask", "retryable", "simulate"),
-    "policies.singleton": (
+    "policies.concurrency.policy": ("ConcurrencyLimit", "ConcurrencyLimitedTask", "concurrency_limit"),
+    "policies.dead_letter.policy": ("DeadLetter", "DeadLetterMixin", "DeadLetterTask", "dead_letter"),
+    "policies.idempotency.policy": ("Idempotency", "IdempotentTask", "idempotent"),
+    "policies.rate_limits.acquire": ("acquire",),
+    "policies.rate_limits.policy": ("RateLimits", "TokenBucket", "rate_limits", "token_bucket"),
+    "policies.rate_limits.rate": ("Rate",),
+    "policies.rate_limits.steering": ("RateLimitManager", "penalize"),
+    "policies.rate_limits.task": ("TokenBucketTask",),
+    "policies.retry.budget": ("RetryBudget",),
+    "policies.retry.policy": ("RetryPolicy", "RetryableTask", "retryable"),
+    "policies.retry.simulate": ("simulate",),
+    "policies.singleton.policy": (
         "NonOverlappingTask",
         "Singleton",
         "SingletonTask",
-        "schedule_lock",
         "singleton",
         "without_overlapping",
     ),
+    "policies.singleton.schedule": ("schedule_lock",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -16,7 +16,7 @@ from celery_patterns.policies.concurrency import places
 from celery_patterns.policies.dead_letter.burial import Burial
 from celery_patterns.policies.idempotency import record
 from celery_patterns.policies.rate_limits import buckets
-from celery_patterns.policies.retry import RetryPolicy
+from celery_patterns.policies.retry.policy import RetryPolicy
 from celery_patterns.policies.singleton import lock
 from tests.ground.history import History
 

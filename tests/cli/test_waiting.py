@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from celery_patterns.cli import waiting
 from celery_patterns.core.parking import Spot
 from celery_patterns.core.store import Store
-from celery_patterns.policies.rate_limits import Rate
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand, as_text, close
+from celery_patterns.policies.rate_limits.rate import Rate
 from celery_patterns.testing import memory_store
 from celery_patterns.waiting.parcel import Parcel
 from celery_patterns.waiting.room import Room

@@ -11,7 +11,7 @@ from celery_patterns import ConcurrencyLimit, DeadLetter, Idempotency, PolicyTas
 from celery_patterns.core.script import Ask, Script, ask_together
 from celery_patterns.core.store import Store
 from celery_patterns.errors import StoreUnavailable
-from celery_patterns.policies.idempotency import forget
+from celery_patterns.policies.idempotency.operate import forget
 from celery_patterns.policies.idempotency.record import Record, record_key
 from celery_patterns.testing import CapturedEvents, MovableClock, memory_store
 from tests.ground.inline import InlineWorker, inline_app

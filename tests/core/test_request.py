@@ -12,7 +12,9 @@ import pytest
 from celery.result import AsyncResult
 from celery.worker.request import Request
 
-from celery_patterns.core.request import PolicyRequest, new_nonce, reported_request, with_policies
+from celery_patterns.core.nonce import new_nonce
+from celery_patterns.core.reported import reported_request
+from celery_patterns.core.request import PolicyRequest, with_policies
 from tests.apps.witness import loaded
 from tests.ground.servers import ValkeyServer
 from tests.ground.stage import Stage

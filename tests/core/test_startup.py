@@ -11,7 +11,7 @@ from celery.signals import celeryd_after_setup
 
 from celery_patterns import IdempotentTask, PolicyTask
 from celery_patterns.errors import PatternsWarning
-from celery_patterns.policies.idempotency import Idempotency
+from celery_patterns.policies.idempotency.policy import Idempotency
 from tests.apps.witness import Witness, alone, new_app
 from tests.ground.workers import Worker
 

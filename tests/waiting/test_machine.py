@@ -17,9 +17,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from celery_patterns.policies.rate_limits import RateLimitManager
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand
-from celery_patterns.policies.rate_limits.steering import close_name
+from celery_patterns.policies.rate_limits.steering import RateLimitManager, close_name
 from celery_patterns.testing import memory_store
 from celery_patterns.waiting.room import Release, Started, Waits
 from tests.policies.rate_limits.frozen import START, FrozenClock, frozen_scripts

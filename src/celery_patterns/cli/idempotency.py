@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from celery_patterns.errors import PatternsError
-from celery_patterns.policies import idempotency as records
+from celery_patterns.policies.idempotency import operate as records
 
 if TYPE_CHECKING:
     from celery import Celery

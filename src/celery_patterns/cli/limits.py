@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from celery_patterns.errors import PatternsError
-from celery_patterns.policies.rate_limits import RateLimitManager
 from celery_patterns.policies.rate_limits.status import LimitStatus, survey
+from celery_patterns.policies.rate_limits.steering import RateLimitManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -50,6 +50,8 @@ logger = logging.getLogger("celery_patterns")
 _renew = Script("lease_renew")
 _lapse = Script("lease_lapse")
 
+KILL_GRACE = 1.0
+"""Seconds that a process may live on after its hard time limit: SIGTERM, then SIGKILL 0.1 s later."""
 RETRY_AFTER = 1.0
 """Seconds after which a renewal that could not reach the store is tried again, or a twentieth."""
 

@@ -8,14 +8,12 @@ A task with policies gets a ``Request`` class of its own, so a task without any 
   a lost worker's message is requeued, so signals alone would leave leases to run out by themselves;
 * remembers, while Celery reports a failure in the parent, which delivery it is about: the
   ``task_failure`` signal carries a task id only, and two deliveries can share it.
+
+Imported by workers alone: a task names the class as text until one asks for it.
 """
 
 from __future__ import annotations
 
-import os
-import threading
-from contextlib import contextmanager
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]
@@ -24,43 +22,14 @@ from celery.exceptions import Reject
 from celery.worker.request import Request
 from celery.worker.state import revoked
 
+from celery_patterns.core.lease import KILL_GRACE
+from celery_patterns.core.nonce import new_nonce
 from celery_patterns.core.parking import HOME_HEADER, REVOKED_HEADER
 from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER
+from celery_patterns.core.reported import reporting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from celery.app.task import Context
-
-KILL_GRACE = 1.0
-"""Seconds that a process may live on after its hard time limit: SIGTERM, then SIGKILL 0.1 s later."""
-
-_reported = threading.local()
-
-
-def new_nonce() -> str:
-    """A name for one delivery that no other delivery has: the process's own, and a number.
-
-    A random one for each would cost more.
-    """
-    return f"{_process}{next(_count):x}"
-
-
-_process = os.urandom(8).hex()
-_count = count()
-
-
-def _after_fork() -> None:
-    global _process  # noqa: PLW0603 - the child is another process
-    _process = os.urandom(8).hex()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def reported_request() -> Context | None:
-    """The request that Celery is reporting about in this thread of the parent."""
-    return getattr(_reported, "request", None)
 
 
 class PolicyRequest(Request):
@@ -88,7 +57,7 @@ class PolicyRequest(Request):
             super().on_timeout(soft, timeout)
             return
         self._tell_timed_out()
-        with self._reporting():
+        with reporting(self._context):
             super().on_timeout(soft, timeout)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
@@ -101,7 +70,7 @@ class PolicyRequest(Request):
             self._tell_timed_out()
         if isinstance(error, (SystemExit, KeyboardInterrupt)) and not self._is_meant():
             exc_info = _lost(error)
-        with self._reporting():
+        with reporting(self._context):
             super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, Reject) and not error.requeue:  # type: ignore[attr-defined]  # 5.5 sends no signal
             self.tell_failed(error)
@@ -122,14 +91,6 @@ class PolicyRequest(Request):
 
     def _tell_lost(self, grace: float) -> None:
         self._task.__patterns__.lost(self._context, grace)
-
-    @contextmanager
-    def _reporting(self) -> Iterator[None]:
-        _reported.request = self._context
-        try:
-            yield
-        finally:
-            _reported.request = None
 
 
 def _lost(error: BaseException) -> Any:

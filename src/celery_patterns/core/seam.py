@@ -17,6 +17,7 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery import Task
 from celery.app.autoretry import add_autoretry_behaviour
 from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_failure, task_revoked, task_success
@@ -25,10 +26,11 @@ from celery.utils.imports import symbol_by_name
 from celery_patterns.core import parking
 from celery_patterns.core.acks import set_late_acks
 from celery_patterns.core.keys import KeyMaker, KeySpec
+from celery_patterns.core.nonce import new_nonce
 from celery_patterns.core.partings import part, take_back
 from celery_patterns.core.policy import NONCE_HEADER, Call, Policy, onion, publish_onion
 from celery_patterns.core.postpone import EagerWait, PutOff, hop, still_waiting, wait_in_place
-from celery_patterns.core.request import new_nonce, reported_request, with_policies
+from celery_patterns.core.reported import reported_request
 from celery_patterns.core.settings import disabled_kinds
 from celery_patterns.core.waits import leave_line
 from celery_patterns.errors import PolicyError, Throttled
@@ -310,9 +312,18 @@ def _rebind(task: Any, seam: Seam) -> None:
 
     task.run = run
     task.apply_async = apply_async
-    task.Request = with_policies(symbol_by_name(task.Request))
+    task.Request = _request_class(task.Request)
     task_failure.connect(_on_failure, sender=task, weak=False, dispatch_uid=f"celery-patterns-{id(task)}")
     task_revoked.connect(_on_revoked, sender=task, weak=False, dispatch_uid=f"celery-patterns-{id(task)}")
+
+
+def _request_class(found: Any) -> Any:
+    """What a worker makes of a task's messages; instead of Celery's own a name, for the worker to import."""
+    if found == Task.Request:
+        return "celery_patterns.core.request:PolicyRequest"
+    from celery_patterns.core.request import with_policies  # noqa: PLC0415 - few tasks have a class of their own
+
+    return with_policies(symbol_by_name(found))
 
 
 _POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")

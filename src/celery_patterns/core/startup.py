@@ -1,11 +1,12 @@
-"""What a worker says once, when it starts, about tasks and settings that do not go together."""
+"""When a worker starts: it begins to hear of revokes, and says what tasks and settings do not go together."""
 
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import celeryd_after_setup
+from celery.signals import celeryd_after_setup, worker_init
 
 from celery_patterns.core.acks import is_lost_by_a_kill
 from celery_patterns.core.settings import disabled_kinds
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_patterns.core.policy import Policy
+
+
+@worker_init.connect
+def _hear_of_revokes(**_: Any) -> None:
+    import_module("celery_patterns.core.revokes")  # whoever only publishes does without a worker's modules
 
 
 @celeryd_after_setup.connect

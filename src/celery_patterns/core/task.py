@@ -15,8 +15,7 @@ from celery import Celery, Task
 from celery._state import _get_active_apps, connect_on_app_finalize  # type: ignore[attr-defined]
 from celery.local import PromiseProxy, Proxy
 
-from celery_patterns.core import revokes as _revokes  # noqa: F401 - it listens to a worker's commands
-from celery_patterns.core import startup as _startup  # noqa: F401 - its warnings listen to a signal
+from celery_patterns.core import startup as _startup  # noqa: F401 - it listens to the start of a worker
 from celery_patterns.core.policy import Policy
 from celery_patterns.core.seam import check_kinds, install, refusing, seam_of
 from celery_patterns.errors import PolicyError

@@ -8,6 +8,7 @@ import site
 import sysconfig
 import traceback
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,6 @@ _SOURCES: tuple[tuple[type[BaseException], str], ...] = (
     (TimeLimitExceeded, "time limit"),
     (WorkerLostError, "worker lost"),
     (Reject, "rejected"),
-)
-_LIBRARIES = tuple(
-    {*sysconfig.get_paths().values(), *site.getsitepackages(), str(Path(__file__).parents[1])}
-    - {"", sysconfig.get_path("scripts"), sysconfig.get_path("data")}
 )
 
 
@@ -68,7 +65,7 @@ class Cause:
             error = reason if isinstance(reason, BaseException) else error
         kind = type(error)
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+        own = [frame for frame in frames if not frame.filename.startswith(_libraries())]
         return cls(
             source=source or named,
             exception=kind.__qualname__
@@ -84,6 +81,13 @@ class Cause:
         """What deaths of one cause share: no line numbers, which each deploy moves, and no message."""
         parts = [queue, task, self.exception, *self.where]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    """Where code is that is not the user's own."""
+    folders = {*sysconfig.get_paths().values(), *site.getsitepackages(), str(Path(__file__).parents[1])}
+    return tuple(folders - {"", sysconfig.get_path("scripts"), sysconfig.get_path("data")})
 
 
 def _text(error: BaseException) -> str:

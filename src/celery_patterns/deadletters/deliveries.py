@@ -17,9 +17,8 @@ matters (with it, the most that may vanish is reached) the next delivery waits f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery_patterns.core.lease import Lease, keeper
 from celery_patterns.core.redelivery import redelivery_timeout
@@ -61,15 +60,13 @@ class Sign(Lease):
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Poison:
+class Poison(NamedTuple):
     """So many deliveries have vanished that the body must not begin again."""
 
     vanished: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unsure:
+class Unsure(NamedTuple):
     """That may be so: it is known in ``seconds``, unless a delivery lives on."""
 
     seconds: float

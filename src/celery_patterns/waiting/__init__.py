@@ -5,12 +5,19 @@ calls come in, ``pump.py`` what publishes them again, ``helper.py`` and ``worker
 to have a pump.
 """
 
+from importlib import import_module
+from typing import Any
+
+from celery.signals import celeryd_after_setup
+
 from celery_patterns.core.parking import open_room
-from celery_patterns.waiting import worker
 from celery_patterns.waiting.gate import book_groups_in_chunks
 from celery_patterns.waiting.parking import WaitingRoom
 
 open_room(WaitingRoom())
 book_groups_in_chunks()
 
-__all__ = ["worker"]
+
+@celeryd_after_setup.connect
+def _open_beside(instance: Any, **_: Any) -> None:
+    import_module("celery_patterns.waiting.worker").open_beside(instance)

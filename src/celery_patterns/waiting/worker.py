@@ -1,7 +1,7 @@
 """What each worker of an app with policies does for the room, without configuration.
 
 It consumes release queues beside its own, keeps a pump beside itself, and tells the room when a task is
-revoked.
+revoked. Imported by workers alone, when they start.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import celeryd_after_setup, worker_shutdown
-from celery.worker.control import Panel
+from celery.signals import worker_shutdown
 
+from celery_patterns.core.revokes import listen
 from celery_patterns.core.seam import seam_of
 from celery_patterns.core.store import store_of
 from celery_patterns.errors import PatternsError
@@ -25,7 +25,7 @@ from celery_patterns.waiting.queues import release_queues
 from celery_patterns.waiting.stamps import Stamps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from celery import Celery
 
@@ -87,10 +87,9 @@ class OwnPump:
 _pumps: list[OwnPump] = []
 
 
-@celeryd_after_setup.connect
-def _open(instance: Any, **_: Any) -> None:
+def open_beside(worker: Any) -> None:
     """Before the pool starts: its processes must not inherit anything of this."""
-    app = instance.app
+    app = worker.app
     if not (is_on(app) and _has_policies(app)):
         return
     try:
@@ -105,7 +104,7 @@ def _open(instance: Any, **_: Any) -> None:
         app.amqp.queues.select_add(queue.declaration())
     pump = OwnPump(app, queues)
     _pumps.append(pump)
-    instance.timer.call_repeatedly(_WATCH, pump.look_after)
+    worker.timer.call_repeatedly(_WATCH, pump.look_after)
 
 
 def _has_policies(app: Celery) -> bool:
@@ -118,38 +117,26 @@ def _close(**_: Any) -> None:
         _pumps.pop().end()
 
 
-def _revoking(revoke: Any) -> Any:
-    """Celery's handler of revokes, which then also revokes what waits in the room."""
+class _Revokes:
+    """What is revoked is revoked in the room as well, where this worker has one."""
 
-    def revoke_and_cancel(state: Any, task_id: Any, *args: Any, **kwargs: Any) -> Any:
-        answer = revoke(state, task_id, *args, **kwargs)
-        app = state.app
-        ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
-        if _pumps and ids:
-            try:
-                room_of(app).cancel(ids)
-            except PatternsError as error:
-                logger.warning("Revoked %s, but not in the waiting room: %s", ", ".join(ids), error)
-        return answer
+    def revoked(self, app: Celery, ids: Sequence[str]) -> None:
+        """Whoever waits in it is let out of it."""
+        if not _pumps:
+            return
+        try:
+            room_of(app).cancel(ids)
+        except PatternsError as error:
+            logger.warning("Revoked %s, but not in the waiting room: %s", ", ".join(ids), error)
 
-    return revoke_and_cancel
-
-
-def _revoking_stamps(revoke: Any) -> Any:
-    """The same for revokes by stamped headers, which are put on record for the pump."""
-
-    def revoke_and_record(state: Any, headers: Any, *args: Any, **kwargs: Any) -> Any:
-        answer = revoke(state, headers, *args, **kwargs)
-        if _pumps:
-            named = dict(one.split("=")[:2] for one in headers) if isinstance(headers, list) else headers
-            try:
-                Stamps(room_of(state.app)).revoke(named)
-            except PatternsError as error:
-                logger.warning("Revoked by %s, but not in the waiting room: %s", headers, error)
-        return answer
-
-    return revoke_and_record
+    def revoked_by_stamps(self, app: Celery, headers: Mapping[str, Any]) -> None:
+        """That is put on record for the pump."""
+        if not _pumps:
+            return
+        try:
+            Stamps(room_of(app)).revoke(headers)
+        except PatternsError as error:
+            logger.warning("Revoked by %s, but not in the waiting room: %s", headers, error)
 
 
-Panel.data["revoke"] = _revoking(Panel.data["revoke"])
-Panel.data["revoke_by_stamped_headers"] = _revoking_stamps(Panel.data["revoke_by_stamped_headers"])
+listen(_Revokes())

@@ -20,7 +20,7 @@ from celery_patterns.errors import (
     StoreUnavailable,
     StoreVersionError,
 )
-from celery_patterns.policies.idempotency import find, forget
+from celery_patterns.policies.idempotency.operate import find, forget
 from celery_patterns.policies.idempotency.record import Record, record_key
 from celery_patterns.testing import (
     CapturedEvents,

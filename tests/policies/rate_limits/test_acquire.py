@@ -12,7 +12,7 @@ from celery._state import get_current_app
 from celery_patterns import PolicyError, Rate, RateLimits, TokenBucket, TokenBucketTask, acquire, penalize
 from celery_patterns.core.store import Store
 from celery_patterns.errors import KeyArgumentError, RateLimitExceeded, StoreUnavailable
-from celery_patterns.policies.rate_limits import RateLimitManager
+from celery_patterns.policies.rate_limits.steering import RateLimitManager
 from celery_patterns.testing import memory_store
 
 

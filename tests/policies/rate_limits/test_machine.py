@@ -16,9 +16,9 @@ from hypothesis.stateful import (
 
 from celery_patterns.core.operations import Operations
 from celery_patterns.core.store import Store
-from celery_patterns.policies.rate_limits import Rate, RateLimitManager
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand, Denied, Granted, ask, close
-from celery_patterns.policies.rate_limits.steering import close_name
+from celery_patterns.policies.rate_limits.rate import Rate
+from celery_patterns.policies.rate_limits.steering import RateLimitManager, close_name
 from celery_patterns.testing import memory_store
 from tests.policies.rate_limits.frozen import START, FrozenClock, frozen_scripts
 from tests.policies.rate_limits.model import Model, Steered

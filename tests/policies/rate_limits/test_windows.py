@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from celery_patterns.policies.rate_limits import Rate
+from celery_patterns.policies.rate_limits.rate import Rate
 from tests.ground.processes import Process
 from tests.ground.servers import ValkeyServer
 from tests.policies.rate_limits.hammer import LIMITS

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from celery_patterns.policies.rate_limits import Rate
+from celery_patterns.policies.rate_limits.rate import Rate
 
 
 def micros(seconds: float) -> int:

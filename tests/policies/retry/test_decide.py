@@ -28,8 +28,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from celery_patterns.policies.retry import RetryPolicy
 from celery_patterns.policies.retry.decide import Again, Failure, decide
+from celery_patterns.policies.retry.policy import RetryPolicy
 
 LONGEST = 40
 pytestmark = pytest.mark.filterwarnings("ignore:The .initial. parameter")  # its name in tenacity 9.0

@@ -14,9 +14,9 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from celery_patterns import Call, ConcurrencyLimit, DeadLetter, Idempotency, Policy, RetryPolicy, Singleton
 from celery_patterns.core import request as request_module
+from celery_patterns.core.lease import KILL_GRACE
 from celery_patterns.core.policy import Run
 from celery_patterns.core.postpone import postpone
-from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.seam import install
 from celery_patterns.core.store import Store
 from celery_patterns.core.waits import deferrals

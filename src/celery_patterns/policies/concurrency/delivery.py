@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_patterns.core.guard import Ending, Guard
-from celery_patterns.core.lease import Lease, task_id_of
+from celery_patterns.core.lease import KILL_GRACE, Lease, task_id_of
 from celery_patterns.core.outcome import keeps_results
-from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.waits import backoff, waited
 from celery_patterns.errors import ConcurrencyLimitReached, StoreUnavailable
 from celery_patterns.policies.concurrency.places import (

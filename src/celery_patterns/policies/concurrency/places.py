@@ -19,7 +19,7 @@ Someone in the line who does not look again when he said he would is out of it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery_patterns.core.lease import Lease, task_id_of
 from celery_patterns.core.script import Ask, Script
@@ -42,32 +42,28 @@ _acquire = Script("concurrency_acquire")
 _release = Script("concurrency_release")
 
 
-@dataclass(slots=True)
-class Started:
+class Started(NamedTuple):
     """A place is this delivery's. ``lapsed`` names a delivery that vanished from one, if one did."""
 
     fence: int
     lapsed: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(NamedTuple):
     """Another delivery of this very task holds a place, for ``left`` more seconds unless it says more."""
 
     owner: str
     left: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """An earlier delivery of this very task ended, ``age`` seconds ago, in its ``replay``."""
 
     age: float
     replay: int
 
 
-@dataclass(frozen=True, slots=True)
-class Full:
+class Full(NamedTuple):
     """All places are taken, or promised to the ``ahead`` who wait for longer; look again in ``wait`` s.
 
     Args:
@@ -81,8 +77,7 @@ class Full:
     next: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GivenBack:
+class GivenBack(NamedTuple):
     """A place was given up: whether it was still this delivery's, and who may have one that is free."""
 
     kept: bool

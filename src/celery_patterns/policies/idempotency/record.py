@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery_patterns.core.lease import task_id_of
 from celery_patterns.core.script import Ask, Script
@@ -34,38 +34,33 @@ VERSION = "1"
 """The version of records that this library writes; it stands before the fingerprint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """The run is ours. ``lapsed`` names the holder that vanished before us, if there was one."""
 
     fence: int
     lapsed: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """Another delivery runs; its lease lasts ``left`` more seconds."""
 
     owner: str
     left: float
 
 
-@dataclass(frozen=True, slots=True)
-class Lapsed:
+class Lapsed(NamedTuple):
     """The run vanished, and the policy says that a rerun is not for us to decide."""
 
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reused:
+class Reused(NamedTuple):
     """The key was used with other arguments, by ``owner``."""
 
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """An earlier run ended, and this delivery has claimed the right to hand its result or error on.
 
     ``again`` says that an earlier delivery of the same task id may have handed it on before.
@@ -77,16 +72,14 @@ class Ended:
     again: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """Another delivery of the same task id is handing the result on, for ``left`` more seconds at most."""
 
     owner: str
     left: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class Finished(NamedTuple):
     """A run was recorded, or forgotten.
 
     Args:

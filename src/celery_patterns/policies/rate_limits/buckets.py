@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from celery_patterns.core.operations import operations
@@ -107,15 +107,13 @@ class Demand:
     strict: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """The tokens were taken, at this time of the server's clock (seconds since the epoch)."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
+class Denied(NamedTuple):
     """Nothing was taken.
 
     Args:

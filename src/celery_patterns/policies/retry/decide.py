@@ -8,7 +8,7 @@ carries: the number of the attempt, the seconds since the first one began, the s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tenacity import Future, RetryCallState, Retrying
 
@@ -33,15 +33,13 @@ class Failure:
     slept: float
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(NamedTuple):
     """Another attempt after ``delay`` seconds."""
 
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(NamedTuple):
     """No other attempt, and why."""
 
     why: str

@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from celery import states
 
 from celery_patterns.core.guard import PATIENCE, Ending, Guard, ending_of
-from celery_patterns.core.lease import Lease, task_id_of
+from celery_patterns.core.lease import KILL_GRACE, Lease, task_id_of
 from celery_patterns.core.outcome import Outcome, keeps_results
 from celery_patterns.core.parking import ALL
-from celery_patterns.core.request import KILL_GRACE
 from celery_patterns.core.waits import PACE, backoff, waited
 from celery_patterns.errors import SingletonConflict, StoreUnavailable
 from celery_patterns.policies.singleton.headers import AT_HEADER, SKIP_HEADER, followed, following

@@ -24,7 +24,7 @@ Beside the lock stand markers, one for each task id that is through with it: it 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery_patterns.core.lease import lapse, task_id_of
 from celery_patterns.core.script import Ask, Script
@@ -50,8 +50,7 @@ _keep = Script("singleton_keep")
 _end = Script("singleton_end", after=_SHARED)
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(NamedTuple):
     """The lock, or the turn after its holder's, is the call's.
 
     Args:
@@ -61,16 +60,14 @@ class Queued:
     at: int
 
 
-@dataclass(slots=True)
-class Started:
+class Started(NamedTuple):
     """The lock is this delivery's. ``lapsed`` names the delivery that vanished before it, if one did."""
 
     fence: int
     lapsed: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """Another has the lock, for ``left`` more seconds unless it says more.
 
     Args:
@@ -91,30 +88,26 @@ class Held:
         return self.owner.endswith("/")
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """An earlier delivery of this very task ended, ``age`` seconds ago, in its ``replay``."""
 
     age: float
     replay: int
 
 
-@dataclass(frozen=True, slots=True)
-class Replaced:
+class Replaced(NamedTuple):
     """A newer call took this task's place before it began."""
 
     by: str
 
 
-@dataclass(frozen=True, slots=True)
-class Over:
+class Over(NamedTuple):
     """The task whose result is waited for ended ``age`` seconds ago."""
 
     age: float
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """The task whose result is waited for was replaced."""
 
     by: str
@@ -123,8 +116,7 @@ class Moved:
 Beginning = Started | Held | Ended | Replaced | Over | Moved
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GivenBack:
+class GivenBack(NamedTuple):
     """A lock was given up.
 
     Args:

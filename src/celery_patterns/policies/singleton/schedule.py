@@ -12,7 +12,7 @@ from celery._state import get_current_app
 from celery_patterns.core.durations import Seconds, seconds
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.lease import Lease, keeper, task_id_of
-from celery_patterns.core.request import new_nonce
+from celery_patterns.core.nonce import new_nonce
 from celery_patterns.core.store import store_of, tag
 from celery_patterns.errors import PolicyError, ScheduleLockError, StoreUnavailable
 from celery_patterns.policies.singleton.lock import Held, Lock, Started
