@@ -12,7 +12,7 @@ which all went well is kept for the next command, and goes back to the pool only
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -20,6 +20,12 @@ from redis.connection import Connection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+pack: Callable[[Any], bytes] | None
+try:
+    from hiredis import pack_command as pack  # redis-py looks at each argument before it calls this
+except ImportError:
+    pack = None
 
 Command = Sequence[str | bytes | int | float]
 
@@ -117,10 +123,11 @@ def _directly(connections: Connections, commands: Sequence[Command]) -> list[Any
 
 
 def _talk(connection: Any, commands: Sequence[Command]) -> list[Any]:
-    if len(commands) == 1:
-        connection.send_command(*commands[0])
+    if pack is None:
+        packed = connection.pack_commands(commands)
     else:
-        connection.send_packed_command(connection.pack_commands(commands))
+        packed = [b"".join([pack(tuple(command)) for command in commands])]
+    connection.send_packed_command(packed)
     return [_answer(connection) for _ in commands]
 
 

@@ -20,7 +20,7 @@ producer's tuple and the worker's list agree.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from string import Formatter
 from typing import Any, Final
@@ -93,7 +93,7 @@ class KeyMaker:
         self.parameters = Parameters(task, signature, serializer)
         self._pick = self._picker()
 
-    def bind(self, args: Iterable[Any], kwargs: Arguments) -> dict[str, Any]:
+    def bind(self, args: Sequence[Any], kwargs: Arguments) -> dict[str, Any]:
         """The arguments of a call by name; see :meth:`Parameters.bind`."""
         return self.parameters.bind(args, kwargs)
 

@@ -70,6 +70,7 @@ class Store:
     Attributes:
         clock_key: The key of a test's movable clock.
         scripts: Digests of the scripts that the server has run, for as long as it remembers them.
+        is_cluster: Whether the keys are spread over several servers; known once it was used.
     """
 
     def __init__(self, url: str, prefix: str = "cp", options: dict[str, Any] | None = None) -> None:
@@ -78,6 +79,7 @@ class Store:
         self.clock_key: str | None = None
         self._options = options or {}
         self.scripts: set[str] = set()
+        self.is_cluster = False
         self._client: Any = None
         self._lock = threading.Lock()
         _stores.add(self)
@@ -94,11 +96,6 @@ class Store:
     def client(self) -> Any:
         """This process's client (a ``redis.Redis`` or ``RedisCluster``), safe in threads and gevent."""
         return self._client or self._open()
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether the keys are spread over several servers; known once it was used."""
-        return isinstance(self._client, RedisCluster)
 
     def key(self, kind: str, *parts: str) -> str:
         """The key of one thing; its parts are the hash tag, so that all that belongs to it shares a slot."""
@@ -146,7 +143,9 @@ class Store:
             if client is not None:
                 return client
             with self.reporting():
-                client = self._client = connect(self._url, self._options)
+                client = connect(self._url, self._options)
+            self.is_cluster = isinstance(client, RedisCluster)
+            self._client = client
         # Outside the lock: while the server does not answer, threads had better not wait in line.
         with self.reporting():
             self._check_eviction(client)

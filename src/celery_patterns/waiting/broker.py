@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from kombu.utils.url import url_to_parts
 
@@ -45,10 +46,18 @@ def transport_of(app: Celery) -> str:
 def room_of(app: Celery) -> Room:
     """The room of an app's calls.
 
+    Its broker is looked up once, as by Celery when it connects: each look at a setting takes microseconds.
+
     Raises:
         PolicyError: No store is configured.
     """
-    return Room(store_of(app), broker_of(app))
+    store, room = store_of(app), _rooms.get(app)
+    if room is None or room.store is not store:
+        room = _rooms[app] = Room(store, broker_of(app))
+    return room
+
+
+_rooms: WeakKeyDictionary[Celery, Room] = WeakKeyDictionary()
 
 
 @lru_cache
