@@ -39,6 +39,17 @@ def is_rabbitmq(url: str | list[str] | None) -> bool:
     return str(first or "amqp").partition(":")[0] in {"amqp", "amqps", "pyamqp"}
 
 
+def publishes_to_rabbitmq(app: Celery) -> bool:
+    """Whether the app's messages go to RabbitMQ; looked up once, as above."""
+    known = _to_rabbitmq.get(app)
+    if known is None:
+        known = _to_rabbitmq[app] = is_rabbitmq(app.conf.broker_write_url)
+    return known
+
+
+_to_rabbitmq: WeakKeyDictionary[Celery, bool] = WeakKeyDictionary()
+
+
 def longest_wait(app: Any) -> float:
     """The longest countdown, in seconds, that the app's broker carries without redelivering it."""
     return redelivery_timeout(app) * _SHARE

@@ -15,7 +15,7 @@ from kombu.serialization import registry  # type: ignore[attr-defined]
 
 from celery_patterns.core import parking
 from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER
-from celery_patterns.core.redelivery import is_rabbitmq
+from celery_patterns.core.redelivery import publishes_to_rabbitmq
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -96,7 +96,7 @@ def _queue_of(call: Call) -> str | None:
 
 def whole_seconds_for_quorum(app: Any, countdown: float) -> float:
     """RabbitMQ's quorum queues delay by whole seconds only, and refuse to publish a fraction."""
-    if not is_rabbitmq(app.conf.broker_write_url):
+    if not publishes_to_rabbitmq(app):
         return countdown
     return float(math.ceil(countdown)) if detect_quorum_queues(app, "amqp")[0] else countdown
 

@@ -19,7 +19,7 @@ from celery.canvas import group
 
 from celery_patterns.core.parking import ENTRY_HEADER, TICKET_HEADER, Spot
 from celery_patterns.core.parking import Ticket as CarriedTicket
-from celery_patterns.core.redelivery import is_rabbitmq
+from celery_patterns.core.redelivery import publishes_to_rabbitmq
 from celery_patterns.core.settings import setting
 from celery_patterns.errors import PolicyError, StoreUnavailable
 from celery_patterns.waiting.broker import room_of
@@ -50,7 +50,7 @@ _shut: WeakKeyDictionary[Celery, float] = WeakKeyDictionary()
 
 def has_gate(app: Celery) -> bool:
     """Whether calls are parked when they are published: on Redis by default, where nothing is lost by it."""
-    return is_on(app) and bool(setting(app, GATE, not is_rabbitmq(app.conf.broker_write_url)))
+    return is_on(app) and bool(setting(app, GATE, not publishes_to_rabbitmq(app)))
 
 
 @dataclass(frozen=True, slots=True)

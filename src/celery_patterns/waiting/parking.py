@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.parking import ENTRY_HEADER, OF_A_RELEASE, Spot, ticket_of
 from celery_patterns.core.policy import REPLAY_STEP
-from celery_patterns.core.redelivery import is_rabbitmq
+from celery_patterns.core.redelivery import publishes_to_rabbitmq
 from celery_patterns.core.timing import time_to_expiry
 from celery_patterns.errors import StoreUnavailable
 from celery_patterns.waiting.broker import room_of
@@ -127,6 +127,6 @@ def tell_of(call: Call, entry: Entry, parked: Parked) -> None:
 
 def rank_of(app: Celery, priority: int | None) -> int:
     """Which place a priority has in a line: 0 goes first. Redis counts down, RabbitMQ counts up."""
-    if is_rabbitmq(app.conf.broker_write_url):
+    if publishes_to_rabbitmq(app):
         return _HIGHEST - min(_HIGHEST, priority or 0)
     return priority or 0
