@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery_patterns")
 
+LEAST_CLAIM = 300.0
+"""Seconds that a copy may come late, also where the broker redelivers sooner: it may have been put off."""
 SHORTEST_POLL, LONGEST_POLL = 0.5, 15.0
 """Seconds between two looks of a waiting duplicate."""
 LONGEST_HOLD = 300.0
@@ -104,7 +106,7 @@ class Delivery:
                 lease=self.lease_length,
                 ttl=self.ttl,
                 on_lapsed=self.policy.on_lapsed,
-                claim=max(self.lease_length, redelivery_timeout(self.call.app)) * 2,
+                claim=max(self.lease_length, redelivery_timeout(self.call.app), LEAST_CLAIM) * 2,
             )
         except StoreUnavailable as error:
             self.guard.out_of_reach(error)
