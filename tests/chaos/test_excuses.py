@@ -24,6 +24,11 @@ def call(name: str, state: str = "SUCCESS", value: Any = None) -> list[Entry]:
     return [published, entry("outcome", 100.0, 1, id=name, state=state, value=value)]
 
 
+def replaced(at: float) -> list[Entry]:
+    """A worker that was told to stop when another had taken its place."""
+    return [entry("worker", 0.0, slot=0, name="old"), entry("worker", at, slot=0, name="new")]
+
+
 def body(
     name: str, start: float, end: float | None, *, pid: int = CHILD, number: int | None = None
 ) -> list[Entry]:
@@ -72,6 +77,9 @@ RECORD = [entry("record", 100.0, 1, task="pay", order="order", value=RESULT)]
         (fault("kill_worker", 4.9, 5.5, [PARENT, CHILD]), False),
         (fault("kill_worker", 2.0, 3.0, [PARENT, CHILD]), True),
         (fault("kill_worker", 30.0, 31.0, [PARENT, CHILD]), True),
+        ([*replaced(6.0), entry("stuck", 50.0, name="old")], False),
+        ([*replaced(30.0), entry("stuck", 50.0, name="old")], True),
+        (replaced(6.0), True),
         (fault("kill_child", 7.0, 8.0, [CHILD]), True),
         (
             [*fault("kill_worker", 7.0, 8.0, [PARENT]), entry("received", 5.5, id="a", redelivered=False)],
@@ -82,6 +90,13 @@ RECORD = [entry("record", 100.0, 1, task="pay", order="order", value=RESULT)]
 def test_a_message_that_no_worker_has_seen(meanwhile: list[Entry], lost: bool) -> None:
     """A lost call would be taken for one that the broker lost with a killed worker, or the other way."""
     assert found(call("a", "PENDING"), SENT, meanwhile) == ({"nothing is lost"} if lost else set())
+
+
+def test_a_message_that_waits_is_not_lost_by_the_broker() -> None:
+    """What is stuck in the waiting room would be taken for lost by whoever was killed at that time."""
+    killed = fault("kill_worker", 7.0, 8.0, [PARENT, CHILD])
+    key = entry("key", 99.0, name="room-entry", key="cp:room-entry:{cp}:a", ttl=-0.001, now=99.0, fields={})
+    assert "nothing is lost" in found(call("a", "PENDING"), SENT, killed, [key])
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,25 @@ def _vanished(task_id: str, story: Story) -> bool:
     messages = len(sent) + len(story.of("twice", id=task_id))  # what is parked is sent as well
     if messages <= len(received) or _waits(task_id, story):
         return False
-    kills = [one.start for one in story.disturbances if one.kind == "kill_worker"]
+    kills = [one.start for one in story.disturbances if one.kind == "kill_worker"] + _stopped_in_vain(story)
     within = [(at, UNREAD) for at in sent] + [(at, PARKED) for at in parked]
     return any(-LEAVING <= kill - at <= longest for kill in kills for at, longest in within)
+
+
+def _stopped_in_vain(story: Story) -> list[float]:
+    """When workers were replaced that hung at their end: they have taken a message that nobody will read."""
+    started = story.of("worker")
+    hung = {one["name"] for one in story.of("stuck")}
+    ends = [
+        [
+            next_one["at"]
+            for next_one in started
+            if next_one["slot"] == one["slot"] and next_one["at"] > one["at"]
+        ]
+        for one in started
+        if one.get("name") in hung
+    ]
+    return [min(end) for end in ends if end]
 
 
 def _waits(task_id: str, story: Story) -> bool:
