@@ -29,7 +29,7 @@ from celery_patterns.waiting.room import LEAD, Room
 from celery_patterns.waiting.stamps import Stamps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from celery import Celery
 
@@ -106,6 +106,8 @@ class Pump:
             logger.info(
                 "%s the waiting room's pump: %s", "Leading as" if turn.leads else "Standing by as", self.name
             )
+            if self.leads:
+                self._outlet.get_ready(self._consumed.values())
         if not turn.leads:
             self._tell_of(turn.broker)
             return min(STANDBY, turn.wait + 0.05)
@@ -172,6 +174,16 @@ class _Outlet:
     def is_open(self) -> bool:
         """Whether it is worth trying to publish now."""
         return monotonic() >= self._retry_at
+
+    def get_ready(self, queues: Iterable[ReleaseQueue]) -> None:
+        """Connect before there is something to publish: that takes as long as a hundred messages."""
+        try:
+            self._open()
+        except self._errors() as error:
+            logger.debug("No broker yet: %s", error)
+            return
+        for queue in queues:
+            self.takes(queue)
 
     def takes(self, queue: ReleaseQueue) -> bool:
         """Whether messages can be published to a release queue: it is there now, as its consumers have it."""
