@@ -13,6 +13,7 @@ import os
 import platform
 import signal
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 
@@ -32,9 +33,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    effort = replace(QUICK if chosen.quick else FULL, draws=chosen.write)
     sections, loads = [], []
     for name in chosen.sections or SECTIONS:
-        section = SECTIONS[name](QUICK if chosen.quick else FULL)
+        section = SECTIONS[name](effort)
         section.show()
         sections.append(section)
         loads.append(os.getloadavg()[0])

@@ -39,6 +39,7 @@ class Effort:
         worker_rounds: How many such rounds.
         keys: How many keys the fullest store has.
         is_quick: Whether other benchmarks do less than by default.
+        draws: Whether plots are drawn, too.
     """
 
     rounds: int
@@ -46,6 +47,7 @@ class Effort:
     worker_rounds: int
     keys: int
     is_quick: bool
+    draws: bool = False
 
 
 FULL = Effort(rounds=5_000, tasks=500, worker_rounds=12, keys=1_000_000, is_quick=False)
@@ -60,7 +62,7 @@ def of_primitives(effort: Effort) -> Section:
         for group in groups
         for name, spread in group.times.items()
     ]
-    if plots:
+    if plots and effort.draws:
         plots.bars_of_primitives(groups, PAGE.parent / FOLDER / "primitives.svg")
     parts = [Table(["operation", "µs", "ratio", "round trips"], rows)]
     picture = Plot(f"{FOLDER}/primitives.svg", "The ratios of the table as bars")
@@ -82,7 +84,7 @@ def of_overhead(effort: Effort) -> Section:
         ]
         for name, cost in costs.items()
     ]
-    if plots:
+    if plots and effort.draws:
         plots.bars_of_overhead(costs, overhead.BARE, PAGE.parent / FOLDER / "overhead.svg")
     columns = ["task", "worker µs", "more", "publisher µs", "scripts", "round trips"]
     picture = Plot(f"{FOLDER}/overhead.svg", "How much more CPU time each takes than a bare task")
@@ -107,7 +109,7 @@ def of_growth(effort: Effort) -> Section:
         for name, curve in curves.items()
         for size, spread in curve.items()
     ]
-    if plots:
+    if plots and effort.draws:
         plots.lines_of_growth(curves, PAGE.parent / FOLDER / "growth.svg")
     picture = Plot(f"{FOLDER}/growth.svg", "The times of the table as lines")
     return Section("How cost grows", words.GROWTH, [Table(["what grows", "size", "µs"], rows), picture])
