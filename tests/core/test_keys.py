@@ -370,6 +370,24 @@ def test_a_callable_may_take_all_arguments_in_any_form() -> None:
     assert len(keys) == 1
 
 
+def test_a_callable_sees_arguments_in_one_order() -> None:
+    """A duplicate that leaves out a default, or gives arguments by name, would have another key, and run."""
+
+    def text_of(arguments: Mapping[str, Any]) -> str:
+        return " ".join(map(str, arguments.values()))
+
+    def pay(order: Any, amount: Any = 1) -> None: ...
+
+    made = maker(text_of, function=pay)
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        (("A-1", 1), {}),
+        (("A-1",), {}),
+        (("A-1",), {"amount": 1}),
+        ((), {"amount": 1, "order": "A-1"}),
+    ]
+    assert len({key_of(made, *args, **kwargs) for args, kwargs in calls}) == 1
+
+
 def test_all_args_is_itself_in_every_process() -> None:
     """A policy that was pickled would no longer be recognised."""
     assert pickle.loads(pickle.dumps(ALL_ARGS)) is ALL_ARGS

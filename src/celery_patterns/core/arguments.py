@@ -51,10 +51,10 @@ class Parameters:
         return ", ".join(self.signature.parameters) or "none"
 
     def bind(self, args: Sequence[Any], kwargs: Arguments) -> dict[str, Any]:
-        """The arguments of a call by name, defaults included.
+        """The arguments of a call by name, defaults included, in the order of the signature.
 
         A default is given as if the message had carried it, so that a call which leaves it out and
-        one which spells it out agree.
+        one which spells it out agree; in any other order, a key made of all values would tell them apart.
 
         Raises:
             KeyArgumentError: The arguments do not fit the signature.
@@ -65,7 +65,8 @@ class Parameters:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise KeyArgumentError(f"{self.task}: {error}; the call has no key") from error
-        return {**self._defaults, **bound.arguments}
+        found = {**self._defaults, **bound.arguments}
+        return {name: found[name] for name in self.signature.parameters}
 
     def is_default(self, name: str, value: Any) -> bool:
         """Whether leaving the argument out would mean the same."""
