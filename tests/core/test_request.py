@@ -10,8 +10,10 @@ from typing import Any
 import celery
 import pytest
 from celery.result import AsyncResult
+from celery.utils.imports import symbol_by_name
 from celery.worker.request import Request
 
+from celery_patterns import Idempotency, IdempotentTask
 from celery_patterns.core.nonce import new_nonce
 from celery_patterns.core.reported import reported_request
 from celery_patterns.core.request import PolicyRequest, with_policies
@@ -392,6 +394,17 @@ def test_request_classes_are_kept() -> None:
     assert issubclass(mixed, PolicyRequest)
     assert issubclass(mixed, Own)
     assert with_policies(mixed) is mixed
+
+
+def test_a_request_class_of_all_tasks_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What instruments all tasks would see everything but those with policies."""
+    monkeypatch.setattr(celery.Task, "Request", f"{__name__}:Own")
+    app = celery.Celery("instrumented", broker="memory://", set_as_current=False)
+
+    @app.task(base=IdempotentTask, idempotency=Idempotency("order"))
+    def charge(order: str) -> None: ...
+
+    assert issubclass(symbol_by_name(charge.Request), Own)
 
 
 def test_nonces_differ() -> None:

@@ -17,7 +17,6 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery import Task
 from celery.app.autoretry import add_autoretry_behaviour
 from celery.exceptions import Ignore, Reject, Retry
 from celery.signals import task_failure, task_revoked, task_success
@@ -319,12 +318,15 @@ def _rebind(task: Any, seam: Seam) -> None:
 
 def _request_class(found: Any) -> Any:
     """What a worker makes of a task's messages; instead of Celery's own a name, for the worker to import."""
-    if found == Task.Request:
+    if found == _CELERYS_REQUEST:
         return "celery_patterns.core.request:PolicyRequest"
     from celery_patterns.core.request import with_policies  # noqa: PLC0415 - few tasks have a class of their own
 
     return with_policies(symbol_by_name(found))
 
+
+_CELERYS_REQUEST = "celery.worker.request:Request"
+"""What tasks name that bring no class of their own, unless somebody has given all tasks another one."""
 
 _POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
 """What ``apply_async`` also takes by position."""
