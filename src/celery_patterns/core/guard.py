@@ -87,6 +87,11 @@ def ending_of(app: Celery, error: BaseException | None) -> Ending:
     return Ending("failed" if isinstance(error, Exception) else "again")
 
 
+def is_out_of_reach(outcome: BaseException | None) -> bool:
+    """Whether a call was put off as the store is away: whoever would only tidy up does not ask it again."""
+    return isinstance(outcome, Retry) and isinstance(outcome.exc, StoreUnavailable)
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """One delivery at the door of something that only so many may hold.

@@ -37,8 +37,9 @@ _listeners: list[Listener] = []
 
 
 def listen(listener: Listener) -> None:
-    """Have ``listener`` told from now on."""
-    _listeners[:] = [listener]
+    """Have ``listener`` told from now on, if it is not already."""
+    if listener not in _listeners:
+        _listeners.append(listener)
 
 
 def _revoking(revoke: Callable[..., Any]) -> Callable[..., Any]:

@@ -44,6 +44,15 @@ def prelude(clock_key: str | None) -> str:
     return _PRELUDE % (f" + (redis.call('GET', '{clock_key}') or 0)" if clock_key else "")
 
 
+_known: list[Script] = []
+
+
+def read_all() -> None:
+    """Read all scripts now, so that processes that are forked later have them."""
+    for script in _known:
+        script.digest(None)
+
+
 class Script:
     """A script from the package's ``lua`` folder.
 
@@ -56,6 +65,7 @@ class Script:
         self.name = name
         self.after = after
         self._shas: dict[str | None, str] = {}
+        _known.append(self)
 
     def __repr__(self) -> str:
         return f"Script({self.name!r})"
@@ -94,7 +104,10 @@ class Script:
 
     def sha(self, store: Store) -> str:
         """Its digest, by which ``store`` knows it."""
-        clock_key = store.clock_key
+        return self.digest(store.clock_key)
+
+    def digest(self, clock_key: str | None) -> str:
+        """The digest of :meth:`text`."""
         sha = self._shas.get(clock_key)
         if sha is None:
             text = self.text(clock_key).encode()

@@ -1,4 +1,4 @@
-"""When a worker starts: it begins to hear of revokes, and says what tasks and settings do not go together."""
+"""When a worker starts: it hears of revokes, reads what tasks need, and says what does not go together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery.signals import celeryd_after_setup, worker_init
 
 from celery_patterns.core.acks import is_lost_by_a_kill
+from celery_patterns.core.script import read_all
 from celery_patterns.core.settings import disabled_kinds
 from celery_patterns.errors import PatternsWarning
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 @worker_init.connect
 def _hear_of_revokes(**_: Any) -> None:
     import_module("celery_patterns.core.revokes")  # whoever only publishes does without a worker's modules
+
+
+@worker_init.connect
+def _read_ahead(**_: Any) -> None:
+    """What the first task of each pool process would have to wait for, it inherits."""
+    read_all()
+    import_module("encodings.idna")  # which looking a host up needs
 
 
 @celeryd_after_setup.connect

@@ -179,11 +179,10 @@ class _Outlet:
         """Connect before there is something to publish: that takes as long as a hundred messages."""
         try:
             self._open()
-        except self._errors() as error:
+            all(self.takes(queue) for queue in queues)  # the first that cannot be declared ends it
+        except Exception as error:  # noqa: BLE001 - whatever it is, the first message will tell
             logger.debug("No broker yet: %s", error)
-            return
-        for queue in queues:
-            self.takes(queue)
+            self.close()
 
     def takes(self, queue: ReleaseQueue) -> bool:
         """Whether messages can be published to a release queue: it is there now, as its consumers have it."""

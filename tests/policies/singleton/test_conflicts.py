@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from celery import chain, chord, group
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from celery_patterns import Idempotency
 from celery_patterns.core.store import Store
@@ -168,6 +169,33 @@ def test_who_was_answered_elsewhere_lets_the_next_one_go(
     assert [call.get() for call in calls[:3]] == [1, 2, 2]
     (lock,) = (key for key in store.client.keys("cp:singleton:*") if store.client.type(key) == b"hash")
     assert store.client.hget(lock, "owner") == f"{calls[3].id}/".encode()
+
+
+def test_a_store_that_is_away_is_asked_once(
+    make: Make, work: InlineWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each policy further in would wait for it as well, in a slot of the worker, only to tidy up."""
+    asked = []
+
+    def away(*_: Any) -> Any:
+        asked.append(1)
+        raise RedisConnectionError("away")
+
+    def body(task: Any, doc: str, version: int) -> int:
+        if version == 1:
+            work.deliver(work.waiting.pop(0)[1])
+        return version
+
+    once = Idempotency(key="version", ttl=600)
+    sync = make(body, on_conflict="defer", scope="while_executing", idempotency=once)
+    sync.delay("a", 1)
+    sync.delay("a", 2)
+    work.take()
+    work.deliver(work.waiting.pop(0)[1])
+    (deferred,) = work.take()
+    monkeypatch.setattr("celery_patterns.core.script.exchange", away)
+    work.deliver(deferred)
+    assert len(asked) == 1
 
 
 def test_the_newest_replaces_what_has_not_begun(

@@ -14,6 +14,7 @@ from celery.app.task import Task
 from celery.local import PromiseProxy, Proxy
 
 from celery_patterns.core.durations import Seconds, one_of, seconds
+from celery_patterns.core.guard import is_out_of_reach
 from celery_patterns.core.keys import KeySpec, check_key
 from celery_patterns.core.policy import Call, Policy, Publish, Run
 from celery_patterns.core.redelivery import redelivery_timeout
@@ -98,9 +99,9 @@ class ConcurrencyLimit(Policy):
         """Run the body if there is a place; else do what the policy says."""
         return self._delivery(call).run(proceed)
 
-    def passed_over(self, call: Call, outcome: BaseException | None) -> None:  # noqa: ARG002 - as it is called
+    def passed_over(self, call: Call, outcome: BaseException | None) -> None:
         """It was answered, or put off, by a policy further out: meanwhile others come before it."""
-        if deferrals(call):
+        if deferrals(call) and not is_out_of_reach(outcome):
             with suppress(KeyArgumentError):  # a call without a key never held a place
                 self._delivery(call).passed_over()
 

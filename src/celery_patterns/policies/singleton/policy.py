@@ -15,6 +15,7 @@ from celery.app.task import Task
 from celery.local import PromiseProxy, Proxy
 
 from celery_patterns.core.durations import Seconds, one_of, seconds
+from celery_patterns.core.guard import is_out_of_reach
 from celery_patterns.core.keys import ALL_ARGS, KeySpec, check_key
 from celery_patterns.core.policy import Call, Policy, Publish, Run
 from celery_patterns.core.redelivery import redelivery_timeout
@@ -113,7 +114,8 @@ class Singleton(Policy):
 
     def passed_over(self, call: Call, outcome: BaseException | None) -> None:
         """It was answered, or put off, by a policy further out: its lock must know, or the line for it."""
-        if not call.request.is_eager and (self.scope != "while_executing" or deferrals(call)):
+        stands_in_line = deferrals(call) and not is_out_of_reach(outcome)
+        if not call.request.is_eager and (self.scope != "while_executing" or stands_in_line):
             with suppress(KeyArgumentError):  # a call without a key never held one
                 self._delivery(call).passed_over(outcome)
 
