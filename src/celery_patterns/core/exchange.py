@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import redis
@@ -21,11 +22,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-pack: Callable[[Any], bytes] | None
 try:
-    from hiredis import pack_command as pack  # redis-py looks at each argument before it calls this
+    hiredis: Any = import_module("hiredis")
 except ImportError:
-    pack = None
+    hiredis = None
+pack: Callable[[Any], bytes] | None = getattr(hiredis, "pack_command", None)
+"""As redis-py packs, which looks at each argument before it calls this."""
 
 Command = Sequence[str | bytes | int | float]
 
