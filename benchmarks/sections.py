@@ -150,6 +150,9 @@ SECTIONS: dict[str, Callable[[Effort], Section]] = {
     "faults": of_faults,
     "growth": of_growth,
     "rate_limits": printed("Rate limits beside others", words.LIMITS, "rate_limits", quick=("500",)),
+    "chords": printed("Partial chords", words.CHORDS, "chords", quick=("200 3",)),
+    "dead_letters": printed("Dead letters", words.DEAD_LETTERS, "dead_letters", quick=("5000",)),
+    "router": printed("Routing", words.ROUTER, "router", quick=("50",)),
     "drain": printed("How a backlog drains", words.DRAIN, "drain", quick=("'gated, 100/s, burst 20'",)),
     "parked": printed(
         "What waiting takes", words.PARKED, "parked", ("", "--tenants"), ("--entries 1000 5000", "--tenants")
@@ -157,9 +160,6 @@ SECTIONS: dict[str, Callable[[Effort], Section]] = {
     "handover": printed(
         "From one to the next", words.HANDOVER, "handover", ("", "--waiters 10000"), ("--rounds 5",)
     ),
-    "chords": printed("Partial chords", words.CHORDS, "chords", quick=("200 3",)),
-    "dead_letters": printed("Dead letters", words.DEAD_LETTERS, "dead_letters", quick=("5000",)),
-    "router": printed("Routing", words.ROUTER, "router", quick=("50",)),
 }
 """By the name of the module that measures it."""
 
