@@ -145,7 +145,7 @@ def printed(
 
 SECTIONS: dict[str, Callable[[Effort], Section]] = {
     "overhead": of_overhead,
-    "imports": printed("What importing costs", words.IMPORTS, "imports", ("10",)),
+    "imports": printed("What importing costs", words.IMPORTS, "imports", quick=("10",)),
     "primitives": of_primitives,
     "faults": of_faults,
     "growth": of_growth,
