@@ -16,6 +16,19 @@ from tests.policies.singleton.conftest import Make
 Runs = list[Any]
 
 
+def meanwhile(work: InlineWorker) -> Any:
+    """A body during whose first run all that waits is delivered."""
+
+    def body(task: Any, doc: str, version: int) -> int:
+        if version == 1:
+            for _, message in [*work.waiting]:
+                work.deliver(message)
+            work.waiting.clear()
+        return version
+
+    return body
+
+
 def test_a_duplicate_is_the_first_call(
     make: Make, work: InlineWorker, runs: Runs, patterns_events: CapturedEvents
 ) -> None:
@@ -130,14 +143,7 @@ def test_the_longest_waiter_has_the_next_turn(
 ) -> None:
     """Under load old calls would wait for ever while new ones are let in."""
 
-    def body(task: Any, doc: str, version: int) -> int:
-        if version == 1:
-            for _, message in [*work.waiting]:
-                work.deliver(message)
-            work.waiting.clear()
-        return version
-
-    sync = make(body, on_conflict="defer")
+    sync = make(meanwhile(work), on_conflict="defer")
     for version in (1, 2, 3, 4):
         sync.delay("a", version)
     work.take()
@@ -151,15 +157,8 @@ def test_who_was_answered_elsewhere_lets_the_next_one_go(
 ) -> None:
     """Its turn would come, and be kept for a minute for a call that has ended."""
 
-    def body(task: Any, doc: str, version: int) -> int:
-        if version == 1:
-            for _, message in [*work.waiting]:
-                work.deliver(message)
-            work.waiting.clear()
-        return version
-
     once = Idempotency(key="version", ttl=600)
-    sync = make(body, on_conflict="defer", scope="while_executing", idempotency=once)
+    sync = make(meanwhile(work), on_conflict="defer", scope="while_executing", idempotency=once)
     calls = [sync.delay("a", version) for version in (1, 2, 2, 3)]
     work.take()
     work.deliver(work.waiting.pop(0)[1])
