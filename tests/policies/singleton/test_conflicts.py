@@ -142,7 +142,6 @@ def test_the_longest_waiter_has_the_next_turn(
     make: Make, work: InlineWorker, runs: Runs, store: Store
 ) -> None:
     """Under load old calls would wait for ever while new ones are let in."""
-
     sync = make(meanwhile(work), on_conflict="defer")
     for version in (1, 2, 3, 4):
         sync.delay("a", version)
@@ -156,7 +155,6 @@ def test_who_was_answered_elsewhere_lets_the_next_one_go(
     make: Make, work: InlineWorker, runs: Runs, store: Store
 ) -> None:
     """Its turn would come, and be kept for a minute for a call that has ended."""
-
     once = Idempotency(key="version", ttl=600)
     sync = make(meanwhile(work), on_conflict="defer", scope="while_executing", idempotency=once)
     calls = [sync.delay("a", version) for version in (1, 2, 2, 3)]
