@@ -92,6 +92,35 @@ def test_a_message_that_no_worker_has_seen(meanwhile: list[Entry], lost: bool) -
     assert found(call("a", "PENDING"), SENT, meanwhile) == ({"nothing is lost"} if lost else set())
 
 
+def test_a_kill_explains_one_lost_message() -> None:
+    """A worker has asked for one at a time; ten calls that were lost by us would be excused by one kill."""
+    killed = fault("kill_worker", 7.0, 8.0, [PARENT, CHILD])
+    other = [entry("sent", 5.0, 1, id="b", by=None, parent=1)]
+    both = call("a", "PENDING"), call("b", "PENDING"), SENT, other
+    assert "nothing is lost" in found(*both, killed)
+    assert "nothing is lost" not in found(*both, killed, fault("kill_worker", 6.0, 6.5, [PARENT, CHILD]))
+
+
+def test_a_part_that_is_stored_and_not_counted() -> None:
+    """A chord that we hang would be excused by a part killed at another time, or Celery's be ours."""
+    gathered = call("body", "PENDING")
+    gathered[0] |= {"parts": ["a"]}
+    ran = [*call("a"), *body("a", 1.0, 1.3, number=1)]
+    assert "nothing is lost" in found(gathered, ran)
+    assert "nothing is lost" in found(gathered, ran, fault("kill_child", 5.0, 5.1, [CHILD]))
+    assert "nothing is lost" not in found(gathered, ran, fault("kill_child", 1.4, 1.5, [CHILD]))
+
+
+def test_a_late_holder_has_its_effect_after_the_record() -> None:
+    """A holder that stood still would be held against the run that had its key in the meantime."""
+    late = body("a", 5.0, 5.3, number=2)
+    told = [*event("a", 5.4, "superseded", fence=1_000_000), *lapsed("a", 3_000_000)]
+    name = "an effect is not repeated without a cause"
+    recorded = body("b", 4.0, 4.3, pid=OTHER, number=1)
+    assert name not in found(call("a"), call("b"), recorded, late, told)
+    assert name in found(call("a"), call("b"), recorded, late)
+
+
 def test_a_message_that_waits_is_not_lost_by_the_broker() -> None:
     """What is stuck in the waiting room would be taken for lost by whoever was killed at that time."""
     killed = fault("kill_worker", 7.0, 8.0, [PARENT, CHILD])

@@ -1,7 +1,6 @@
 """An effect happens again only where a fault explains it: what cannot be avoided, and no more."""
 
 from collections import defaultdict
-from itertools import pairwise
 
 from tests.chaos.guarantees.violation import Violation, in_order
 from tests.chaos.story import FOR_EVER, Body, Entry, Story
@@ -10,7 +9,7 @@ NAME = "an effect is not repeated without a cause"
 
 
 def effects_explained(story: Story) -> list[Violation]:
-    """Each effect of an order but its last one was of a run that could not record it."""
+    """Each effect of an order but one was of a run that could not record it, or had lost its key."""
     orders = defaultdict[tuple[str, str], list[Body]](list)
     for body in story.bodies:
         if body.effect:
@@ -18,9 +17,11 @@ def effects_explained(story: Story) -> list[Violation]:
     return [
         Violation(NAME, f"{order} had its effect again, and nothing explains it", in_order(evidence))
         for (_, order), bodies in orders.items()
-        for one, other in pairwise(bodies)
-        if not _explained(one, story)
-        for evidence in [[*one.entries, *other.entries, *story.about(one.begin["id"])]]
+        for recorded in [[body for body in bodies if not _explained(body, story)]]
+        if len(recorded) > 1
+        for evidence in [
+            [entry for body in recorded for entry in (*body.entries, *story.about(body.begin["id"]))]
+        ]
     ]
 
 
