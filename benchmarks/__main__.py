@@ -1,6 +1,7 @@
 """All benchmarks at once: ``python -m benchmarks [--quick] [--write] [SECTION...]``.
 
-Prints tables, and with ``--write`` writes them to ``docs/benchmarks.md`` with their plots. Needs
+Prints tables, and with ``--write`` writes them to ``docs/benchmarks.md`` with their plots: the whole page, or
+the sections that are named, where they were. Needs
 ``pip install -e ".[bench,test]"``; libraries to compare with are left out where they are not installed.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 
-from benchmarks.page import write
+from benchmarks.page import rewrite, write
 from benchmarks.sections import FULL, PAGE, QUICK, ROOT, SECTIONS
 from benchmarks.words import HEAD
 
@@ -34,16 +35,21 @@ def main() -> None:
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     effort = replace(QUICK if chosen.quick else FULL, draws=chosen.write)
+    today = dt.datetime.now(tz=dt.UTC).date().isoformat()
     sections, loads = [], []
     for name in chosen.sections or SECTIONS:
         section = SECTIONS[name](effort)
         section.show()
         sections.append(section)
         loads.append(os.getloadavg()[0])
-    if chosen.write:
+        if chosen.sections:
+            section.when = f"(Measured on {today}, while {loads[-1]:.1f} processes wanted to run.)"
+    if chosen.write and chosen.sections:
+        rewrite(PAGE, sections)
+    elif chosen.write:
         head = HEAD.format(
             command=" ".join(["python -m benchmarks", *sys.argv[1:]]),
-            date=dt.datetime.now(tz=dt.UTC).date().isoformat(),
+            date=today,
             versions=versions(),
             machine=f"{platform.system()} with {os.cpu_count()} cores",
             load=median(loads),

@@ -68,16 +68,28 @@ class Printed:
 
 @dataclass
 class Section:
-    """A part of the page."""
+    """A part of the page.
+
+    Args:
+        title: Its heading.
+        words: What stands above its tables.
+        parts: Its tables and plots.
+        when: When it was measured, and on how busy a machine, if it was by itself.
+    """
 
     title: str
     words: str
     parts: list[Table | Plot | Printed] = field(default_factory=list)
+    when: str = ""
 
     def markdown(self) -> str:
         """As Markdown has it."""
         return "\n\n".join(
-            [f"## {self.title}", self.words.strip(), *(part.markdown() for part in self.parts)]
+            [
+                f"## {self.title}",
+                f"{self.words.strip()}\n{self.when}".strip(),
+                *(part.markdown() for part in self.parts),
+            ]
         )
 
     def show(self) -> None:
@@ -92,3 +104,11 @@ def write(path: Path, head: str, sections: Sequence[Section]) -> None:
     """Write the page."""
     text = "\n\n".join([head.strip(), *(section.markdown() for section in sections)])
     path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def rewrite(path: Path, sections: Sequence[Section]) -> None:
+    """Write some sections of a page anew, where they were."""
+    head, *old = path.read_text(encoding="utf-8").rstrip().split("\n\n## ")
+    new = {section.title: section.markdown().removeprefix("## ") for section in sections}
+    kept = [new.pop(one.partition("\n")[0], one) for one in old]
+    path.write_text("\n\n## ".join([head, *kept, *new.values()]) + "\n", encoding="utf-8")

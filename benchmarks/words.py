@@ -5,7 +5,8 @@ from __future__ import annotations
 HEAD = """
 # Benchmarks
 
-Every figure on this page was written by one command, `{command}`, on {date}.
+Every figure on this page was written by one command, `{command}`, on {date}. Where a section says
+when it was measured, it was so by itself, by `python -m benchmarks --write` and its name.
 
 {versions}, on {machine}. While it ran, {load:.1f} processes wanted to run on average: a machine that is
 busy makes all times longer, and what sleeps and wakes most of all.
