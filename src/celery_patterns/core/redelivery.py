@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery import Celery
+
+T = TypeVar("T")
 
 _REDIS_VISIBILITY = 3600.0
 _RABBITMQ_CONSUMER = 1800.0
 _SHARE = 0.45
 
 
+def _once_per_app(look_up: Callable[[Celery], T]) -> Callable[[Celery], T]:
+    """Look it up once, as Celery does when it connects: each look at a setting takes microseconds."""
+    known: WeakKeyDictionary[Celery, T] = WeakKeyDictionary()
+
+    @wraps(look_up)
+    def found(app: Celery) -> T:
+        if app not in known:
+            known[app] = look_up(app)
+        return known[app]
+
+    return found
+
+
+@_once_per_app
 def redelivery_timeout(app: Celery) -> float:
-    """After how many seconds the app's broker delivers again what was not acknowledged.
-
-    Looked up once, as by Celery when it connects: each look at a setting takes microseconds.
-    """
-    known = _redelivery.get(app)
-    if known is None:
-        known = _redelivery[app] = _redelivery_timeout(app)
-    return known
-
-
-_redelivery: WeakKeyDictionary[Celery, float] = WeakKeyDictionary()
-
-
-def _redelivery_timeout(app: Celery) -> float:
+    """After how many seconds the app's broker delivers again what was not acknowledged."""
     options = app.conf.broker_transport_options or {}
     default = _RABBITMQ_CONSUMER if is_rabbitmq(app.conf.broker_read_url) else _REDIS_VISIBILITY
     return float(options.get("visibility_timeout", default))
+
+
+@_once_per_app
+def publishes_to_rabbitmq(app: Celery) -> bool:
+    """Whether the app's messages go to RabbitMQ."""
+    return is_rabbitmq(app.conf.broker_write_url)
 
 
 def is_rabbitmq(url: str | list[str] | None) -> bool:
     """Whether a broker's URL, or the first of several, is one of RabbitMQ, as it is by default."""
     first = url if isinstance(url, str) or not url else url[0]
     return str(first or "amqp").partition(":")[0] in {"amqp", "amqps", "pyamqp"}
-
-
-def publishes_to_rabbitmq(app: Celery) -> bool:
-    """Whether the app's messages go to RabbitMQ; looked up once, as above."""
-    known = _to_rabbitmq.get(app)
-    if known is None:
-        known = _to_rabbitmq[app] = is_rabbitmq(app.conf.broker_write_url)
-    return known
-
-
-_to_rabbitmq: WeakKeyDictionary[Celery, bool] = WeakKeyDictionary()
 
 
 def longest_wait(app: Any) -> float:

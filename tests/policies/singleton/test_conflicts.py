@@ -9,6 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from celery_patterns import Idempotency
 from celery_patterns.core.store import Store
 from celery_patterns.errors import SingletonConflict
+from celery_patterns.policies.idempotency.record import Record, record_key
 from celery_patterns.testing import CapturedEvents, MovableClock
 from tests.ground.inline import InlineWorker, revoked
 from tests.policies.singleton.conftest import Make
@@ -166,6 +167,36 @@ def test_who_was_answered_elsewhere_lets_the_next_one_go(
     assert [call.get() for call in calls[:3]] == [1, 2, 2]
     (lock,) = (key for key in store.client.keys("cp:singleton:*") if store.client.type(key) == b"hash")
     assert store.client.hget(lock, "owner") == f"{calls[3].id}/".encode()
+
+
+def test_who_was_put_off_elsewhere_leaves_the_line(make: Make, work: InlineWorker, store: Store) -> None:
+    """Its turn would come while it waits for something else, and nobody could use the key."""
+    lines = []
+
+    def body(task: Any, doc: str, version: int) -> int:
+        if version == 1:
+            work.deliver(work.waiting.pop(0)[1])
+            lines.append(len(store.client.keys("*:line")))
+            maker = task.__patterns__.keys("version")
+            Record(
+                store=store,
+                key=record_key(store, task.name, "2"),
+                owner="other/delivery",
+                fingerprint=maker.fingerprint(maker.bind((doc, 2), {}), serialised=True),
+                attempt=0,
+            ).begin(lease=60.0, ttl=600.0, on_lapsed="rerun", claim=60.0)
+            work.take()
+            work.deliver(work.waiting.pop(0)[1])
+            lines.append(len(store.client.keys("*:line")))
+        return version
+
+    once = Idempotency(key="version", ttl=600)
+    sync = make(body, on_conflict="defer", scope="while_executing", idempotency=once)
+    sync.delay("a", 1)
+    sync.delay("a", 2)
+    work.take()
+    work.deliver(work.waiting.pop(0)[1])
+    assert lines == [1, 0]
 
 
 def test_a_store_that_is_away_is_asked_once(
