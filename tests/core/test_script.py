@@ -6,7 +6,9 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from celery.signals import worker_init
 
+from celery_patterns.core import startup as _startup  # noqa: F401 - it listens to a worker's start
 from celery_patterns.core.script import Script, prelude
 from celery_patterns.core.store import Store
 from celery_patterns.testing import MovableClock
@@ -112,3 +114,12 @@ def test_numbers_reach_the_script_whole(store_url: str, wait_for: Callable[..., 
     first = int(read(store, ["cp:{a}"], []))
     assert len(str(first)) == 16
     assert wait_for(lambda: int(read(store, ["cp:{a}"], [])) > first)
+
+
+def test_a_worker_reads_its_scripts_before_it_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first task of each of its processes would read them, and be late by as much."""
+    script = Script("lease_renew")
+    worker_init.send(sender=None)
+    monkeypatch.setattr("celery_patterns.core.script.files", lambda _: pytest.fail("it was read again"))
+    assert script.text().startswith("local function now_us")
+    assert script.digest(None)

@@ -193,6 +193,19 @@ def test_a_duplicate_of_a_running_call_waits_and_then_gets_its_result(
     assert runs == []
 
 
+def test_that_a_result_was_handed_on_is_remembered_for_a_copy_that_comes_late(
+    make: Make, store: Store
+) -> None:
+    """A copy that was put off for longer than the broker's redelivery takes would hand it on again."""
+    task = make(counted([]))
+    task.app.conf.broker_transport_options = {"visibility_timeout": 5}
+    record, begun = hold_elsewhere(store, task, "A")
+    record.complete(begun.fence, b'application/json utf-8\n"theirs"', 1_000)
+    assert task.apply(("A",)).get() == "theirs"
+    (claim,) = store.client.keys("*:to:*")
+    assert 500 < store.client.ttl(claim) <= 600
+
+
 @pytest.mark.parametrize(("choice", "outcome"), [("skip", None), ("raise", IdempotencyInProgress)])
 def test_what_a_duplicate_does_is_a_choice(make: Make, store: Store, choice: Any, outcome: Any) -> None:
     """on_in_progress would be ignored."""
