@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from celery import signals
 
 from tests.ground import processes, tree
 from tests.ground.history import History
+from tests.ground.isolation import isolated
 from tests.ground.waiting import wait_for
 from tests.ground.workers import ROOT
 
@@ -104,3 +106,19 @@ def test_a_failed_test_shows_the_logs_of_its_workers(tmp_path):
     assert "log of worker-" in done.stdout
     assert "tests.ground.tasks.until_told" in done.stdout
     assert "left running" not in done.stdout
+
+
+def test_what_a_test_hears_of_ends_with_it() -> None:
+    """It would go on to hear of the tasks of every later test of its process."""
+    heard = []
+
+    def hear(**_: object) -> None:
+        heard.append("task")
+
+    before = list(signals.task_success.receivers)
+    with isolated():
+        signals.task_success.connect(hear, weak=False)
+        signals.task_success.send(sender=None)
+    signals.task_success.send(sender=None)
+    assert heard == ["task"]
+    assert signals.task_success.receivers == before

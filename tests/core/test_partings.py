@@ -191,19 +191,22 @@ def test_a_run_leaves_nothing_to_the_garbage_collector(
         pass
 
     task = guarded(app, body)
-    for order in range(10):
+    for order in range(30):
         task.delay(order)
     requests = [worker.request(message) for message in worker.take()]
-    requests.pop(0).execute()
-    task.__trace__ = None
-    gc.collect()
-    gc.disable()
-    try:
+
+    def left_by(requests: list[Any]) -> int:
+        gc.collect()
         for request in requests:
             request.execute()
             task.__trace__ = None
-        del request
-        assert gc.collect() < len(requests)
+        return gc.collect()
+
+    gc.disable()
+    try:
+        left_by(requests[:3])
+        # The servers that other tests left running may leave something of their own meanwhile.
+        assert min(left_by(requests[first : first + 9]) for first in (3, 12, 21)) < 9
     finally:
         gc.enable()
 
