@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from celery_patterns.core.keys import KeyMaker
     from celery_patterns.core.partings import Parting
+    from celery_patterns.core.script import Ask
     from celery_patterns.core.seam import Seam
 
 NONCE_HEADER = "cp-delivery"
@@ -51,7 +52,13 @@ class Call:
             it: an exception, or ``None`` for a result. Only there one knows whether that is final.
         partings: What policies tell the store when the outermost one has been left, in one round trip
             and in this order.
-        reached: The policies that this delivery has come to.
+        active: The policies that this delivery has to pass, outermost first.
+        reached: Those that it has come to.
+        answers: What the store has said to policies that have yet to ask, by their kind; see
+            :mod:`celery_patterns.core.entering`.
+        asked_at: When it was asked that, on this process's clock.
+        kept: What policies know already of their part in this delivery, by their kind.
+        beginning: The kind of the policy that asks something when the body begins, and what.
         at_parking: Called when the call was parked instead of published, with the seconds that it will wait,
             as it looks; that may be when ``apply_async`` has returned, for calls of a group.
     """
@@ -65,7 +72,12 @@ class Call:
     at_start: list[Callable[[], None]] = field(default_factory=list)
     at_exit: list[Callable[[BaseException | None], None]] = field(default_factory=list)
     partings: list[Parting] = field(default_factory=list)
+    active: tuple[Policy, ...] = ()
     reached: list[Policy] = field(default_factory=list)
+    answers: dict[str, Any] = field(default_factory=dict)
+    asked_at: float = 0.0
+    kept: dict[str, Any] = field(default_factory=dict)
+    beginning: tuple[str, Callable[[], Ask[Any] | None]] | None = None
     at_parking: list[Callable[[float], None]] = field(default_factory=list)
     _arguments: Mapping[str, Any] | None = field(default=None, init=False)  # not for a replaced call
     _keys: dict[KeySpec, str] = field(default_factory=dict, init=False)  # likewise
@@ -212,6 +224,14 @@ class Policy:
     def run(self, call: Call, proceed: Run) -> Any:
         """Around the body, in the process that runs it. ``Retry`` leaving it is not a failure."""
         return proceed(call)
+
+    def entering(self, call: Call) -> Ask[Any] | None:  # noqa: ARG002 - the hook's signature
+        """What :meth:`run` will ask the store first, and :func:`~celery_patterns.core.entering.enter` for.
+
+        Only if nothing else decides whether the call goes on. ``None`` says that this is not known: then
+        what the policies further in will ask is not asked ahead either.
+        """
+        return None
 
     def passed_over(self, call: Call, outcome: BaseException | None) -> None:
         """A policy further out has ended the run before it came to this one.

@@ -156,6 +156,7 @@ class Ask(Generic[T]):
         keys: Its keys; all share one hash tag.
         args: Its arguments.
         understand: What its answer means.
+        not_asked: Called if it was to be asked, and was not.
     """
 
     script: Script
@@ -163,6 +164,7 @@ class Ask(Generic[T]):
     keys: Sequence[str]
     args: Sequence[str | bytes | int]
     understand: Callable[[Any], T]
+    not_asked: Callable[[], None] | None = None
 
     def now(self) -> T:
         """Run it by itself.
@@ -174,7 +176,14 @@ class Ask(Generic[T]):
 
     def then(self, do: Callable[[T], U]) -> Ask[U]:
         """The same, and what is done with what its answer means."""
-        return Ask(self.script, self.store, self.keys, self.args, lambda answer: do(self.understand(answer)))
+        return Ask(
+            self.script,
+            self.store,
+            self.keys,
+            self.args,
+            lambda answer: do(self.understand(answer)),
+            self.not_asked,
+        )
 
 
 def ask_together(asks: Sequence[Ask[Any]]) -> list[Any]:

@@ -1,29 +1,15 @@
-"""The seam: where policies meet a task.
-
-``install`` rebinds ``run`` and ``apply_async`` on the task *instance*, once. A base class and a
-decorator both end here, so they are one implementation. ``run`` and not ``__call__``: bases in the
-wild (Flask's, for one) override ``__call__`` and call ``self.run`` themselves. The instance and not
-the class: Celery makes one instance per task and process, and user code may call ``super().run``.
-
-Celery wraps ``run`` with autoretry only after a task is bound, which would put retries outside the
-policies; so the seam has Celery do it first.
-"""
+"""The seam: where policies meet a task, when it is published, while it runs, and when it is over."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import logging
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from celery.app.autoretry import add_autoretry_behaviour
 from celery.exceptions import Ignore, Reject, Retry
-from celery.signals import task_failure, task_revoked, task_success
-from celery.utils.imports import symbol_by_name
 
 from celery_patterns.core import parking
-from celery_patterns.core.acks import set_late_acks
 from celery_patterns.core.keys import KeyMaker, KeySpec
 from celery_patterns.core.nonce import new_nonce
 from celery_patterns.core.partings import part, take_back
@@ -32,10 +18,10 @@ from celery_patterns.core.postpone import EagerWait, PutOff, hop, still_waiting,
 from celery_patterns.core.reported import reported_request
 from celery_patterns.core.settings import disabled_kinds
 from celery_patterns.core.waits import leave_line
-from celery_patterns.errors import PolicyError, Throttled
+from celery_patterns.errors import PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from celery import Celery
     from celery.app.task import Context
@@ -81,9 +67,6 @@ class Seam:
             self.keys(spec)
         self.policies = tuple(sorted((*self.policies, policy), key=lambda one: one.order))
         self._layers = onion(self.policies, self._begin_body)
-        if _hears_of_successes(policy):
-            uid = f"celery-patterns-{id(self.task)}"
-            task_success.connect(_on_success, sender=self.task, weak=False, dispatch_uid=uid)
 
     def keys(self, spec: KeySpec, serializer: str | None = None) -> KeyMaker:
         """The maker of this task's keys by one specification, for calls carried by a serializer."""
@@ -135,6 +118,7 @@ class Seam:
     def _run_through(self, call: Call) -> Any:
         active = self.active()
         setattr(call.request, _ACTIVE, active)
+        call.active = active
         run = self._layers if active is self.policies else onion(active, self._begin_body)
         while True:
             try:
@@ -164,11 +148,14 @@ class Seam:
         call.at_start.clear()
         call.at_exit.clear()
         call.reached.clear()
+        call.beginning = None
         for tell in tellers:
             try:
                 tell(outcome)
             except Exception:
                 logger.exception("%s[%s]: could not clean up at its exit", self.name, call.id)
+        call.answers.clear()
+        call.kept.clear()
         if call.partings:
             partings, call.partings = call.partings, []
             instead = part(partings)
@@ -247,119 +234,11 @@ class Seam:
         )
 
 
-def install(task: Any, *policies: Policy) -> None:
-    """Put ``policies`` around a task; what is there already stays.
-
-    Args:
-        task: A task instance that is bound to its app.
-        policies: In any order.
-
-    Raises:
-        PolicyError: A policy does not fit the task, or the worker has already started to use it.
-    """
-    seam: Seam | None = getattr(task, "__patterns__", None)
-    present = seam.policies if seam is not None else ()
-    if all(policy in present for policy in policies):
-        return
-    if task.__trace__ is not None:
-        raise PolicyError(
-            f"{task.name}: a policy was attached after the worker had built the task; attach it where the "
-            "task is defined, or in a module that the worker imports before it starts"
-        )
-    with refusing(task):
-        if seam is None:
-            task.dont_autoretry_for = (*getattr(task, "dont_autoretry_for", ()), Throttled)
-            add_autoretry_behaviour(task)
-            seam = task.__patterns__ = Seam(task)
-            _rebind(task, seam)
-        for policy in policies:
-            seam.add(policy)
-            if policy.late_acks == "set":
-                set_late_acks(task)
-
-
-@contextmanager
-def refusing(task: Any) -> Iterator[None]:
-    """Have a task that turns out to be declared wrongly fail whenever it is used.
-
-    Celery registers a task before it binds it. One whose declaration failed would stay, and run
-    without the policies that it was meant to have.
-    """
-    try:
-        yield
-    except Exception as error:
-        message = f"{task.name} was declared wrongly: {error}"
-
-        def refuse(*_: Any, **__: Any) -> NoReturn:
-            raise PolicyError(message)
-
-        task.run = task.apply_async = refuse
-        raise
-
-
-def _rebind(task: Any, seam: Seam) -> None:
-    @functools.wraps(seam.body)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return seam.run(args, kwargs)
-
-    @functools.wraps(seam.send)
-    def apply_async(
-        args: Any = None, kwargs: Any = None, *positional: Any, **options: Any
-    ) -> AsyncResult[Any]:
-        options.update(zip(_POSITIONAL, positional, strict=False))
-        return seam.publish(args, kwargs, options)
-
-    task.run = run
-    task.apply_async = apply_async
-    task.Request = _request_class(task.Request)
-    task_failure.connect(_on_failure, sender=task, weak=False, dispatch_uid=f"celery-patterns-{id(task)}")
-    task_revoked.connect(_on_revoked, sender=task, weak=False, dispatch_uid=f"celery-patterns-{id(task)}")
-
-
-def _request_class(found: Any) -> Any:
-    """What a worker makes of a task's messages; instead of Celery's own a name, for the worker to import."""
-    if found == _CELERYS_REQUEST:
-        return "celery_patterns.core.request:PolicyRequest"
-    from celery_patterns.core.request import with_policies  # noqa: PLC0415 - few tasks have a class of their own
-
-    return with_policies(symbol_by_name(found))
-
-
-_CELERYS_REQUEST = "celery.worker.request:Request"
-"""What tasks name that bring no class of their own, unless somebody has given all tasks another one."""
-
-_POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
-"""What ``apply_async`` also takes by position."""
-
-
-def _on_failure(sender: Any, exception: BaseException, **_: Any) -> None:
-    """A final failure: in the child under its own request, in the parent under the reported one."""
-    request = reported_request() or sender.request
-    if request.id is not None and not request.is_eager:
-        sender.__patterns__.failed(request, exception)
-
-
-def _on_success(sender: Any, **_: Any) -> None:
-    sender.__patterns__.succeeded(sender.request)
-
-
-def _hears_of_successes(policy: Policy) -> bool:
-    """Whether a policy has the hook: a task whose policies have not pays nothing for it."""
-    return type(policy).succeeded is not Policy.succeeded
-
-
 def _is_final(error: Exception) -> bool:
     """Whether a call that ended so will not run again."""
     if isinstance(error, Reject):
         return not error.requeue  # type: ignore[attr-defined]
     return not isinstance(error, (Retry, Ignore))
-
-
-def _on_revoked(sender: Any, request: Context, **_: Any) -> None:
-    seam: Seam = sender.__patterns__
-    parking.take_ticket(request)
-    parking.hand_in(seam.rebuilt(request))
-    seam.failed(request, Ignore("revoked"))
 
 
 def check_kinds(task: str, policies: list[Policy]) -> None:
@@ -375,9 +254,3 @@ def check_kinds(task: str, policies: list[Policy]) -> None:
             raise PolicyError(
                 f"{task}: two {policy.kind} policies on one task, {other!r} and {policy!r}; {policy.remedy}"
             )
-
-
-def seam_of(task: Any) -> Seam | None:
-    """The seam of a task; ``None`` where it has no policies."""
-    found: Seam | None = getattr(task, "__patterns__", None)
-    return found

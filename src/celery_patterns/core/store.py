@@ -71,6 +71,7 @@ class Store:
         clock_key: The key of a test's movable clock.
         scripts: Digests of the scripts that the server has run, for as long as it remembers them.
         is_cluster: Whether the keys are spread over several servers; known once it was used.
+        is_split: Whether a script can have the keys of one thing only; known likewise.
     """
 
     def __init__(self, url: str, prefix: str = "cp", options: dict[str, Any] | None = None) -> None:
@@ -80,6 +81,7 @@ class Store:
         self._options = options or {}
         self.scripts: set[str] = set()
         self.is_cluster = False
+        self.is_split = False
         self._client: Any = None
         self._lock = threading.Lock()
         _stores.add(self)
@@ -145,6 +147,7 @@ class Store:
             with self.reporting():
                 client = connect(self._url, self._options)
             self.is_cluster = isinstance(client, RedisCluster)
+            self.is_split |= self.is_cluster
             self._client = client
         # Outside the lock: while the server does not answer, threads had better not wait in line.
         with self.reporting():

@@ -16,8 +16,9 @@ from celery._state import _get_active_apps, connect_on_app_finalize  # type: ign
 from celery.local import PromiseProxy, Proxy
 
 from celery_patterns.core import startup as _startup  # noqa: F401 - it listens to the start of a worker
+from celery_patterns.core.install import install, refusing, seam_of
 from celery_patterns.core.policy import Policy
-from celery_patterns.core.seam import check_kinds, install, refusing, seam_of
+from celery_patterns.core.seam import check_kinds
 from celery_patterns.errors import PolicyError
 
 if TYPE_CHECKING:

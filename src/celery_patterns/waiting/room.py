@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_patterns.core.operations import operations
 from celery_patterns.core.parking import ALL
-from celery_patterns.core.script import Script
+from celery_patterns.core.script import Ask, Script
 from celery_patterns.errors import StoreVersionError
 
 if TYPE_CHECKING:
@@ -193,17 +193,31 @@ class Room:
             StoreUnavailable: Nobody knows whether they were taken.
             StoreVersionError: A newer version of the library wrote a bucket.
         """
+        return self.starting(demands, ticket).now()
+
+    def starting(self, demands: str, ticket: str) -> Ask[Started | Waits]:
+        """:meth:`start`, not yet done."""
         slots = operations(self.store.prefix)
         slot, number = slots.begin()
-        answer = _start(self.store, [self.root, slot], [demands, ticket, number])
-        slots.end(slot)
-        match answer[0]:
-            case b"ok":
-                return Started(answer[1] / 1e6, answer[2] / 1e6)
-            case b"wait":
-                return Waits(answer[1] / 1e6, answer[2] - 1, answer[3] / 1e6)
-        raise StoreVersionError(
-            f"limits {demands}: a bucket was written by a newer version of celery-patterns"
+
+        def understand(answer: Any) -> Started | Waits:
+            slots.end(slot)
+            match answer[0]:
+                case b"ok":
+                    return Started(answer[1] / 1e6, answer[2] / 1e6)
+                case b"wait":
+                    return Waits(answer[1] / 1e6, answer[2] - 1, answer[3] / 1e6)
+            raise StoreVersionError(
+                f"limits {demands}: a bucket was written by a newer version of celery-patterns"
+            )
+
+        return Ask(
+            _start,
+            self.store,
+            (self.root, slot),
+            (demands, ticket, number),
+            understand,
+            lambda: slots.end(slot),
         )
 
     def enter(self, parcel: Parcel, **how: Any) -> Ticket | Parked | None:

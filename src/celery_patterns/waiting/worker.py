@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery.signals import worker_shutdown
 
+from celery_patterns.core.install import seam_of
 from celery_patterns.core.revokes import listen
-from celery_patterns.core.seam import seam_of
 from celery_patterns.core.store import store_of
 from celery_patterns.errors import PatternsError
 from celery_patterns.waiting import helper

@@ -8,8 +8,8 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import chain
 
 from celery_patterns import ConcurrencyLimit, Idempotency, PolicyError, Singleton, concurrency_limit, disabled
+from celery_patterns.core.install import install
 from celery_patterns.core.lease import KILL_GRACE
-from celery_patterns.core.seam import install
 from celery_patterns.core.store import Store
 from celery_patterns.errors import ConcurrencyLimitReached, StoreUnavailable, StoreVersionError
 from celery_patterns.policies.concurrency import operate

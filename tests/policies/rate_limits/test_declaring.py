@@ -17,7 +17,7 @@ from celery_patterns import (
     rate_limits,
     token_bucket,
 )
-from celery_patterns.core.seam import seam_of
+from celery_patterns.core.install import seam_of
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from celery_patterns import Call, ConcurrencyLimit, DeadLetter, Idempotency, Policy, RetryPolicy, Singleton
 from celery_patterns.core import request as request_module
+from celery_patterns.core.install import install
 from celery_patterns.core.lease import KILL_GRACE
 from celery_patterns.core.policy import Run
 from celery_patterns.core.postpone import postpone
-from celery_patterns.core.seam import install
 from celery_patterns.core.store import Store
 from celery_patterns.core.waits import deferrals
 from celery_patterns.errors import KeyArgumentError, Refused, StoreVersionError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery_patterns.core.entering import enter
 from celery_patterns.core.guard import Ending, Guard
 from celery_patterns.core.lease import KILL_GRACE, Lease, task_id_of
 from celery_patterns.core.outcome import keeps_results
@@ -91,18 +92,22 @@ class Delivery:
         self._let_go("lost", ended=False, grace=grace)
 
     def _acquire(self, *, again: bool) -> Answer:
-        waits = self.policy.on_conflict == "defer" or self._must_wait
-        near, far = (PARKED_POLL, PARKED_POLL) if waits and self.guard.has_room else (self._near, self._far)
         try:
-            return self.places.acquire(
-                self.call.owner,
-                again=again,
-                waited=waited(self.call),
-                near=near if waits else 0.0,
-                far=far if waits else 0.0,
-            )
+            return enter(self.call, KIND, lambda: self.acquiring(again=again))
         except StoreUnavailable as error:
             self.guard.out_of_reach(error)
+
+    def acquiring(self, *, again: bool) -> Ask[Answer]:
+        """What it asks the store."""
+        waits = self.policy.on_conflict == "defer" or self._must_wait
+        near, far = (PARKED_POLL, PARKED_POLL) if waits and self.guard.has_room else (self._near, self._far)
+        return self.places.acquiring(
+            self.call.owner,
+            again=again,
+            waited=waited(self.call),
+            near=near if waits else 0.0,
+            far=far if waits else 0.0,
+        )
 
     @property
     def _near(self) -> float:

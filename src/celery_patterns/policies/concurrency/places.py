@@ -116,10 +116,19 @@ class Places:
         """How long a place is on record after its last renewal."""
         return self.lease * 2
 
-    def acquire(
+    def acquire(self, owner: str, **terms: Any) -> Answer:
+        """Take a place if one is free and nobody waits for it; ``terms`` as in :meth:`acquiring`.
+
+        Raises:
+            StoreUnavailable: Nobody knows.
+            StoreVersionError: A newer version of the library wrote the limit.
+        """
+        return self.acquiring(owner, **terms).now()
+
+    def acquiring(
         self, owner: str, *, again: bool = False, waited: float = 0.0, near: float = 0.0, far: float = 0.0
-    ) -> Answer:
-        """Take a place if one is free and nobody waits for it; else wait in line for one.
+    ) -> Ask[Answer]:
+        """:meth:`acquire`, not yet done. Where none is free, it is to wait in line for one.
 
         Args:
             owner: The delivery.
@@ -127,17 +136,15 @@ class Places:
             waited: For how long it has been waiting.
             near: When it would look again if its turn is next; 0 if it would not.
             far: When it would look again at the latest; see :data:`~celery_patterns.core.waits.PACE`.
-
-        Raises:
-            StoreUnavailable: Nobody knows.
-            StoreVersionError: A newer version of the library wrote the limit.
         """
         args: tuple[str | int, ...] = (owner, *self._terms)
         if again or near:
             args += ("again" if again else "",)
         if near:
             args += (_ms(waited), _ms(near), _ms(far), _ms(LOOK_SLACK), _ms(PACE))
-        answer = _acquire(self.store, self._keys(owner), args)
+        return Ask(_acquire, self.store, self._keys(owner), args, self._acquired)
+
+    def _acquired(self, answer: Any) -> Answer:
         return Started(answer, None) if type(answer) is int else self._understood(*answer)
 
     def _understood(self, word: bytes, first: Any, *rest: Any) -> Answer:

@@ -28,6 +28,8 @@ from celery_patterns.policies.concurrency.places import KIND, Places, limit_key
 if TYPE_CHECKING:
     from celery.result import AsyncResult
 
+    from celery_patterns.core.script import Ask
+
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyLimit(Policy):
@@ -97,11 +99,16 @@ class ConcurrencyLimit(Policy):
 
     def run(self, call: Call, proceed: Run) -> Any:
         """Run the body if there is a place; else do what the policy says."""
-        return self._delivery(call).run(proceed)
+        return (call.kept.pop(KIND, None) or self._delivery(call)).run(proceed)
+
+    def entering(self, call: Call) -> Ask[Any]:
+        """Whether there is a place."""
+        delivery = call.kept[KIND] = self._delivery(call)
+        return delivery.acquiring(again=False)
 
     def passed_over(self, call: Call, outcome: BaseException | None) -> None:
         """It was answered, or put off, by a policy further out: meanwhile others come before it."""
-        if deferrals(call) and not is_out_of_reach(outcome):
+        if KIND in call.answers or (deferrals(call) and not is_out_of_reach(outcome)):
             with suppress(KeyArgumentError):  # a call without a key never held a place
                 self._delivery(call).passed_over()
 

@@ -29,6 +29,7 @@ from celery import states
 from celery.exceptions import Ignore, Reject, Retry
 
 from celery_patterns.core.copies import EndedBefore
+from celery_patterns.core.entering import enter
 from celery_patterns.core.guard import Guard
 from celery_patterns.core.lease import Lease, keeper, lapse, task_id_of
 from celery_patterns.core.parking import ALL
@@ -40,6 +41,7 @@ from celery_patterns.core.waits import backoff
 from celery_patterns.errors import IdempotencyInProgress, IdempotencyKeyReused, RunLapsed, StoreUnavailable
 from celery_patterns.policies.idempotency.record import (
     KIND,
+    Beginning,
     Claimed,
     Ended,
     Finished,
@@ -54,6 +56,7 @@ from celery_patterns.policies.idempotency.results import pack, pack_error, unpac
 
 if TYPE_CHECKING:
     from celery_patterns.core.policy import Call, Run
+    from celery_patterns.core.script import Ask
     from celery_patterns.policies.idempotency.policy import Idempotency
 
 logger = logging.getLogger("celery_patterns")
@@ -102,12 +105,7 @@ class Delivery:
             PatternsError: It is refused.
         """
         try:
-            begun = self.record.begin(
-                lease=self.lease_length,
-                ttl=self.ttl,
-                on_lapsed=self.policy.on_lapsed,
-                claim=max(self.lease_length, redelivery_timeout(self.call.app), LEAST_CLAIM) * 2,
-            )
+            begun = enter(self.call, KIND, self.beginning)
         except StoreUnavailable as error:
             self.guard.out_of_reach(error)
         match begun:
@@ -123,6 +121,15 @@ class Delivery:
                 return self._lapsed(begun)
             case _:
                 return self._reused(begun)
+
+    def beginning(self) -> Ask[Beginning]:
+        """What it asks the store first."""
+        return self.record.beginning(
+            lease=self.lease_length,
+            ttl=self.ttl,
+            on_lapsed=self.policy.on_lapsed,
+            claim=max(self.lease_length, redelivery_timeout(self.call.app), LEAST_CLAIM) * 2,
+        )
 
     def lost(self, grace: float) -> None:
         """The process of this delivery is gone: its lease ends ``grace`` seconds from now."""

@@ -23,6 +23,8 @@ from celery_patterns.policies.idempotency.record import KIND
 if TYPE_CHECKING:
     from celery.result import AsyncResult
 
+    from celery_patterns.core.script import Ask
+
 
 @dataclass(frozen=True, slots=True)
 class Idempotency(Policy):
@@ -92,7 +94,12 @@ class Idempotency(Policy):
 
     def run(self, call: Call, proceed: Run) -> Any:
         """Run the body if the key is free; else do what its record says."""
-        return Delivery(self, call).run(proceed)
+        return (call.kept.pop(KIND, None) or Delivery(self, call)).run(proceed)
+
+    def entering(self, call: Call) -> Ask[Any]:
+        """Whether the key is free."""
+        delivery = call.kept[KIND] = Delivery(self, call)
+        return delivery.beginning()
 
     def lost(self, call: Call, grace: float) -> None:
         """Its process is gone: end the lease, so that the next delivery need not wait for it."""

@@ -130,7 +130,12 @@ class Record:
             StoreUnavailable: Nobody knows whether it is.
             StoreVersionError: A newer version of the library wrote the record.
         """
-        answer = _begin(
+        return self.beginning(lease=lease, ttl=ttl, on_lapsed=on_lapsed, claim=claim).now()
+
+    def beginning(self, *, lease: float, ttl: float, on_lapsed: str, claim: float) -> Ask[Beginning]:
+        """:meth:`begin`, not yet done."""
+        return Ask(
+            _begin,
             self.store,
             (self.key, self.claim_key),
             (
@@ -142,10 +147,11 @@ class Record:
                 self.attempt,
                 _ms(claim),
             ),
+            self._begun,
         )
-        if isinstance(answer, int):
-            return Started(answer, None)
-        return self._understood(*answer)
+
+    def _begun(self, answer: Any) -> Beginning:
+        return Started(answer, None) if isinstance(answer, int) else self._understood(*answer)
 
     def _understood(self, word: bytes, first: bytes, *rest: int | bytes) -> Beginning:
         match word, rest:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from celery_patterns.core.operations import operations
-from celery_patterns.core.script import Script
+from celery_patterns.core.script import Ask, Script
 from celery_patterns.core.store import Store, tag
 from celery_patterns.errors import StoreVersionError
 from celery_patterns.waiting.room import Room
@@ -108,9 +108,15 @@ class Demand:
 
 
 class Granted(NamedTuple):
-    """The tokens were taken, at this time of the server's clock (seconds since the epoch)."""
+    """The tokens were taken.
+
+    Args:
+        at: For a start at this time of the server's clock, in seconds since the epoch.
+        ahead: Seconds until then.
+    """
 
     at: float
+    ahead: float = 0.0
 
 
 class Denied(NamedTuple):
@@ -137,6 +143,11 @@ def ask(store: Store, demands: Sequence[Demand]) -> Granted | Denied:
         StoreUnavailable: Nobody knows whether they were taken.
         StoreVersionError: A newer version of the library wrote a bucket.
     """
+    return asking(store, demands).now()
+
+
+def asking(store: Store, demands: Sequence[Demand]) -> Ask[Granted | Denied]:
+    """:func:`ask`, not yet done."""
     prefix = store.prefix
     slots = operations(prefix)
     slot, number = slots.begin()
@@ -150,8 +161,15 @@ def ask(store: Store, demands: Sequence[Demand]) -> Granted | Denied:
         keys.append(_named(prefix, bucket.name) + bucket.key)
         args.append(f"{terms} {demand.burst} {demand.cost} {log}")
     args.append(str(number))
-    answer = _acquire(store, keys + logs, args)
-    slots.end(slot)
+
+    def understand(answer: Any) -> Granted | Denied:
+        slots.end(slot)
+        return _answered(demands, answer)
+
+    return Ask(_acquire, store, keys + logs, args, understand, lambda: slots.end(slot))
+
+
+def _answered(demands: Sequence[Demand], answer: Any) -> Granted | Denied:
     if isinstance(answer, int):
         return Granted(answer / 1e6)
     if answer[0] == b"version":

@@ -25,6 +25,8 @@ from celery_patterns.waiting.gate import through_gate
 if TYPE_CHECKING:
     from celery.result import AsyncResult
 
+    from celery_patterns.core.script import Ask
+
 Cost = int | str | Callable[..., int]
 
 
@@ -74,7 +76,15 @@ class Limits(Policy):
 
     def run(self, call: Call, proceed: Run) -> Any:
         """Run the body if all limits let it pass; else do as ``on_limited`` of the longest one says."""
-        return Start(call, self.limits, self.demands(call.name, look_at(call))).run(proceed)
+        return (call.kept.pop(KIND, None) or self._start(call)).run(proceed)
+
+    def entering(self, call: Call) -> Ask[Any] | None:
+        """Whether all limits let it pass."""
+        start = call.kept[KIND] = self._start(call)
+        return start.entering()
+
+    def _start(self, call: Call) -> Start:
+        return Start(call, self.limits, self.demands(call.name, look_at(call)))
 
     def passed_over(self, call: Call, outcome: BaseException | None) -> None:  # noqa: ARG002 - as it is called
         """The call was answered, or put off, further out: its ticket is another's now."""

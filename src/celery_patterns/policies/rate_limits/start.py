@@ -23,6 +23,7 @@ import logging
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from celery_patterns.core.entering import enter
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.parking import Spot, ticket_of
 from celery_patterns.core.postpone import postpone
@@ -37,6 +38,7 @@ from celery_patterns.policies.rate_limits.buckets import (
     Granted,
     as_text,
     ask,
+    asking,
     close,
     stand_in_line,
 )
@@ -44,12 +46,13 @@ from celery_patterns.policies.rate_limits.look import look_at
 from celery_patterns.policies.rate_limits.steering import close_name
 from celery_patterns.waiting.broker import room_of
 from celery_patterns.waiting.lookout import has_pump
-from celery_patterns.waiting.room import Waits
+from celery_patterns.waiting.room import Started, Waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celery_patterns.core.policy import Call, Run
+    from celery_patterns.core.script import Ask
     from celery_patterns.policies.rate_limits.policy import TokenBucket
 
 logger = logging.getLogger("celery_patterns")
@@ -91,6 +94,12 @@ def spot_of(call: Call, limits: Sequence[TokenBucket], demands: Sequence[Demand]
     )
 
 
+def _granted(answer: Started | Waits) -> Granted | Denied:
+    if isinstance(answer, Waits):
+        return Denied(answer.wait, answer.which, answer.pace)
+    return Granted(answer.at, answer.ahead)
+
+
 class Start:
     """What one delivery does to be let in.
 
@@ -128,30 +137,34 @@ class Start:
         except Throttled as error:
             self._throttled(error)
 
-    def _take(self) -> Granted | Denied | None:
-        """Take the tokens; whoever comes from the waiting room sleeps the last moments until they are there.
+    def entering(self) -> Ask[Granted | Denied] | None:
+        """What it asks the store first."""
+        return self._asking() if self.costly else None
 
-        A process that was stopped meanwhile has overslept, and asks again.
-        """
-        if not self.costly:
-            return None
+    def _asking(self) -> Ask[Granted | Denied]:
         demands = [demand for _, demand in self.costly]
         request = self.call.request
         ticket = None if request.is_eager else ticket_of(request)
         if request.is_eager or not (ticket or has_pump(self.call.app)):
-            return take(self.store, demands)
-        asked_for, written = room_of(self.call.app), as_text(demands)
+            return asking(self.store, demands)
+        return room_of(self.call.app).starting(as_text(demands), ticket.id if ticket else "").then(_granted)
+
+    def _take(self) -> Granted | Denied | None:
+        """Take the tokens; whoever comes from the waiting room sleeps the last moments until they are there.
+
+        A process that was stopped meanwhile has overslept, and asks again. The age of a grant is measured by
+        this process's own clock from before it asked: never less than the truth.
+        """
         for _ in range(TRIES):
-            asked = monotonic()
-            answer = asked_for.start(written, ticket.id if ticket else "")
-            if isinstance(answer, Waits):
-                return Denied(answer.wait, answer.which, answer.pace)
+            answer = enter(self.call, KIND, self._asking) if self.costly else None
+            if not isinstance(answer, Granted):
+                return answer
             came = monotonic()
             if answer.ahead:
                 sleep(answer.ahead)
             late = monotonic() - came - answer.ahead
-            if came - asked <= FRESH and (late <= OVERSLEPT or not answer.ahead):
-                return Granted(answer.at)
+            if came - self.call.asked_at <= FRESH and (late <= OVERSLEPT or not answer.ahead):
+                return answer
         raise StoreUnavailable(f"{self.store.url}: {TRIES} answers in a row came too late")
 
     # --- not now

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from celery_patterns.core.seam import seam_of
+from celery_patterns.core.install import seam_of
 from celery_patterns.core.store import store_of
 from celery_patterns.policies.rate_limits.buckets import buckets_in_use, waiting
 from celery_patterns.policies.rate_limits.policy import Limits, names_of

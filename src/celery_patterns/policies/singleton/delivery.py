@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery import states
 
+from celery_patterns.core.entering import enter
 from celery_patterns.core.guard import PATIENCE, Ending, Guard, ending_of
 from celery_patterns.core.lease import KILL_GRACE, Lease, task_id_of
 from celery_patterns.core.outcome import Outcome, keeps_results
@@ -113,6 +114,10 @@ class Delivery:
                         return None
                     follows = by
 
+    def entering(self) -> Ask[Beginning] | None:
+        """What it asks the store first."""
+        return None if SKIP_HEADER in self.call.headers else self._beginning(followed(self.call), again=False)
+
     def passed_over(self, outcome: BaseException | None) -> None:
         """The call was answered, or put off, before it came here: let go, or keep the lock for as long."""
         ending, owner = ending_of(self.call.app, outcome), self.call.owner
@@ -158,16 +163,19 @@ class Delivery:
 
     def _begin(self, follows: str | None, *, again: bool) -> Beginning:
         try:
-            return self.lock.begin(
-                self.call.owner,
-                follows=follows,
-                again=again,
-                at=self.call.headers.get(AT_HEADER),
-                waited=waited(self.call),
-                **self._kept(),
-            )
+            return enter(self.call, KIND, lambda: self._beginning(follows, again=again))
         except StoreUnavailable as error:
             self.guard.out_of_reach(error)
+
+    def _beginning(self, follows: str | None, *, again: bool) -> Ask[Beginning]:
+        return self.lock.beginning(
+            self.call.owner,
+            follows=follows,
+            again=again,
+            at=self.call.headers.get(AT_HEADER),
+            waited=waited(self.call),
+            **self._kept(),
+        )
 
     def _run(self, started: Started, proceed: Run) -> Any:
         if started.lapsed:

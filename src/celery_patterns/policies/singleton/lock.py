@@ -188,7 +188,16 @@ class Lock:
         """
         return bool(_keep(self.store, (self.key,), (task_id, _ms(queued))))
 
-    def begin(
+    def begin(self, owner: str, **terms: Any) -> Beginning:
+        """Take it for a delivery, or learn why not; ``terms`` as in :meth:`beginning`.
+
+        Raises:
+            StoreUnavailable: Nobody knows who has it.
+            StoreVersionError: A newer version of the library wrote it.
+        """
+        return self.beginning(owner, **terms).now()
+
+    def beginning(
         self,
         owner: str,
         *,
@@ -198,8 +207,8 @@ class Lock:
         waited: float = 0.0,
         turn: float = 0.0,
         most: float | None = None,
-    ) -> Beginning:
-        """Take it for a delivery, or learn why not.
+    ) -> Ask[Beginning]:
+        """:meth:`begin`, not yet done.
 
         Args:
             owner: The delivery.
@@ -210,10 +219,6 @@ class Lock:
             turn: How long its turn is kept for it, if it gets the next one.
             most: How long its place in the line is kept for it at the most, if that is longer; see
                 :data:`~celery_patterns.core.waits.PACE`.
-
-        Raises:
-            StoreUnavailable: Nobody knows who has it.
-            StoreVersionError: A newer version of the library wrote it.
         """
         keys: tuple[str, ...] = (self.key, f"{self.key}:ended:{task_id_of(owner)}")
         args: tuple[str | int, ...] = (owner, *self._terms)
@@ -225,7 +230,9 @@ class Lock:
             args += (self.on_conflict, at or "", _ms(waited), _ms(turn), self._remember_ms)
         if self.on_conflict == "defer":
             args += (_ms(turn if most is None else most), _ms(PACE))
-        answer = _begin(self.store, keys, args)
+        return Ask(_begin, self.store, keys, args, self._begun)
+
+    def _begun(self, answer: Any) -> Beginning:
         return Started(answer, None) if type(answer) is int else self._understood(*answer)
 
     def _understood(self, word: bytes, first: Any, *rest: Any) -> Beginning:

@@ -30,6 +30,8 @@ from celery_patterns.policies.singleton.publication import Publication
 if TYPE_CHECKING:
     from celery.result import AsyncResult
 
+    from celery_patterns.core.script import Ask
+
 Scope = Literal["until_executing", "until_executed", "while_executing"]
 OnConflict = Literal["use_existing", "skip", "raise", "defer", "replace", "keep_latest"]
 
@@ -110,12 +112,17 @@ class Singleton(Policy):
 
     def run(self, call: Call, proceed: Run) -> Any:
         """Run the body if the lock can be had; else do what the policy says."""
-        return self._delivery(call).run(proceed)
+        return (call.kept.pop(KIND, None) or self._delivery(call)).run(proceed)
+
+    def entering(self, call: Call) -> Ask[Any] | None:
+        """Whether the lock can be had."""
+        delivery = call.kept[KIND] = self._delivery(call)
+        return delivery.entering()
 
     def passed_over(self, call: Call, outcome: BaseException | None) -> None:
         """It was answered, or put off, by a policy further out: its lock must know, or the line for it."""
-        stands_in_line = deferrals(call) and not is_out_of_reach(outcome)
-        if not call.request.is_eager and (self.scope != "while_executing" or stands_in_line):
+        may_have_it = KIND in call.answers or (deferrals(call) and not is_out_of_reach(outcome))
+        if not call.request.is_eager and (self.scope != "while_executing" or may_have_it):
             with suppress(KeyArgumentError):  # a call without a key never held one
                 self._delivery(call).passed_over(outcome)
 
