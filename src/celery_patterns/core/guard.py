@@ -127,9 +127,30 @@ class Guard:
                 back = (lambda: self._forget(marker)) if outcome is None else None
                 self.call.partings.append(self._giving_back(lease, ask, back))
 
-        keeper.hold(lease)
+        self.hold(lease)
         self.call.at_exit.append(leave)
         return proceed(self.call)
+
+    def hold(self, lease: Lease) -> None:
+        """Renew ``lease`` from now on, and look whether it is still this call's when the body begins."""
+        keeper.hold(lease)
+        self.call.at_start.insert(0, lambda: self._look_at(lease))
+
+    def _look_at(self, lease: Lease) -> None:
+        """A process that stood still for as long as its lease begins nothing beside its successor.
+
+        Raises:
+            celery.exceptions.Retry: Another has taken the lease, or nobody knows: the call comes again.
+        """
+        if not lease.lost:
+            return
+        try:
+            if lease.renew():
+                return
+            reason: PatternsError = Refused(f"lost the lease on {self.key} before its body began", None)
+        except StoreUnavailable as error:
+            reason = error
+        postpone(self.call, backoff(self.call, LONGEST_OUTAGE), reason, policy=self.kind, key=self.key)
 
     def give_back(self, lease: Lease, ask: Ask[str | None]) -> None:
         """Give the lease back here and now. What fails does not fail the task."""

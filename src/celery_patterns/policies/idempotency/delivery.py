@@ -148,7 +148,7 @@ class Delivery:
             self.guard.tell("lapsed", holder=task_id_of(started.lapsed), fence=started.fence)
         lease = self._lease(started.fence)
         self.request.fence, self.request.lease = started.fence, lease
-        keeper.hold(lease)
+        self.guard.hold(lease)
         try:
             result = proceed(self.call)
         except BaseException as error:

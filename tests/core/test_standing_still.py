@@ -1,0 +1,146 @@
+"""A process that stands still between its policies and its body."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+from celery import Celery
+
+from celery_patterns import ConcurrencyLimit, Idempotency, Policy, PolicyTask, Singleton
+from celery_patterns.core.lease import Lease
+from celery_patterns.core.policy import Call, Run
+from celery_patterns.core.store import Store
+from celery_patterns.testing import CapturedEvents, MovableClock, memory_store
+from tests.ground.inline import InlineWorker, inline_app
+
+POLICIES = [
+    Idempotency(key="order"),
+    Singleton(key="order", on_conflict="defer"),
+    ConcurrencyLimit(1),
+]
+
+
+@dataclass(frozen=True)
+class Inside(Policy):
+    """Does something between all other policies and the body, once."""
+
+    do: Callable[[Call], None]
+
+    kind: ClassVar[str] = "inside"
+    order: ClassVar[int] = 99
+
+    def run(self, call: Call, proceed: Run) -> Any:
+        if not call.headers.get("cp-deferrals"):
+            self.do(call)
+        return proceed(call)
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with memory_store() as store:
+        yield store
+
+
+@pytest.fixture
+def app(store: Store) -> Celery:
+    return inline_app(task_acks_late=True)
+
+
+def declared(app: Celery, policy: Policy, do: Callable[[Call], None], body: Callable[..., Any]) -> Any:
+    return app.task(base=PolicyTask, name="guarded", inside=Inside(do), of_leases=policy)(body)
+
+
+def lease_of(call: Call) -> Lease:
+    lease: Lease = call.request.lease
+    return lease
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.kind)
+def test_a_body_does_not_begin_when_another_has_the_lease(
+    app: Celery, store: Store, policy: Policy, patterns_events: CapturedEvents
+) -> None:
+    """Two bodies would be at work, though the late one could have known before it began."""
+    clock = MovableClock(store)
+    log: list[str] = []
+
+    def stand_still(call: Call) -> None:
+        log.append(f"{call.id} stands still")
+        lease = lease_of(call)
+        lease._until = 0.0
+        clock.advance(lease.length + 1)
+        task.apply_async(("A",), task_id="second")
+        worker.run()
+
+    def body(order: str) -> str:
+        log.append(f"{task.request.id} runs")
+        return order
+
+    once = iter([stand_still])
+
+    def at_first(call: Call) -> None:
+        for do in once:
+            do(call)
+            break
+
+    task = declared(app, policy, at_first, body)
+    with clock.waits_in_place():
+        worker = InlineWorker(app, clock)
+        first = task.apply_async(("A",), task_id="first")
+        worker.take()
+        _, message = worker.waiting.pop(0)
+        worker.deliver(message)
+        worker.run()
+    assert log[:2] == ["first stands still", "second runs"]
+    assert log[2:] == ([] if isinstance(policy, Idempotency) else ["first runs"])
+    assert first.get() == "A"
+    assert "first" in {event.task_id for event in patterns_events.of("deferred", task)}
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.kind)
+def test_a_lease_that_nobody_took_is_renewed(app: Celery, store: Store, policy: Policy) -> None:
+    """A machine that was suspended would put all its tasks off, though nobody came in between."""
+    clock = MovableClock(store)
+    seen: list[bool] = []
+
+    def stand_still(call: Call) -> None:
+        lease_of(call)._until = 0.0
+        clock.advance(lease_of(call).length + 1)
+
+    def body(order: str) -> None:
+        seen.append(task.request.lease.lost)
+
+    task = declared(app, policy, stand_still, body)
+    with clock.waits_in_place():
+        worker = InlineWorker(app, clock)
+        task.delay("A")
+        assert worker.run() == 1
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.kind)
+def test_a_body_does_not_begin_when_nobody_knows(app: Celery, store: Store, policy: Policy) -> None:
+    """It would begin unguarded, on a machine that was cut off for as long as its lease."""
+    clock = MovableClock(store)
+    log: list[str] = []
+    server = store.client.connection_pool.connection_kwargs["server"]
+
+    def stand_still(call: Call) -> None:
+        lease_of(call)._until = 0.0
+        server.connected = False
+
+    def body(order: str) -> None:
+        log.append("runs")
+
+    task = declared(app, policy, stand_still, body)
+    with clock.waits_in_place():
+        worker = InlineWorker(app, clock)
+        task.delay("A")
+        worker.take()
+        _, message = worker.waiting.pop(0)
+        worker.deliver(message)
+        assert log == []
+        server.connected = True
+        clock.advance(100)
+        worker.run()
+    assert log == ["runs"]
