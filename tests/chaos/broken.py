@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from celery_patterns.core import guard, lease, postpone
+from celery_patterns.core.entering import together
 from celery_patterns.core.script import Script
 from celery_patterns.deadletters import deliveries
 from celery_patterns.policies.concurrency import places
@@ -32,11 +33,13 @@ def script(mutant: Script, old: str, new: str) -> Broken:
         assert whole.count(old) == 1, f"{mutant}: {old!r} is there {whole.count(old)} times"
         mutant.__dict__["body"] = whole.replace(old, new)
         mutant._shas.clear()
+        together.cache_clear()  # what is asked together with others
         try:
             yield
         finally:
             mutant.__dict__["body"] = whole
             mutant._shas.clear()
+            together.cache_clear()
 
     return broken
 
