@@ -22,6 +22,7 @@ from celery_patterns import (
 from celery_patterns.core import policy, script
 from celery_patterns.core.policy import Call, Run
 from celery_patterns.core.store import Store
+from celery_patterns.errors import StoreVersionError
 from celery_patterns.policies.rate_limits import start
 from celery_patterns.testing import CapturedEvents, MovableClock, memory_store
 from tests.ground.inline import InlineWorker, inline_app
@@ -118,8 +119,8 @@ def test_who_refuses_keeps_those_behind_from_being_asked(
     runs: list[str] = []
     task = guarded(app, runs)
     results = [task.delay("A"), task.delay("A"), task.delay("B")]
-    worker.run()
-    assert runs == ["A", "B"]  # with two tokens, none of which the duplicate took
+    assert worker.run() == 3  # with two tokens, none of which the duplicate took
+    assert runs == ["A", "B"]
     assert [result.get() for result in results] == ["A", "A", "B"]
     assert left(store) == []
     assert store.is_split is (manner == "one by one")
@@ -165,14 +166,48 @@ def test_nothing_is_asked_behind_a_policy_that_may_end_the_call(
     assert len(spent) == 1
 
 
+def test_a_name_for_an_operation_that_was_not_asked_is_free_again(
+    app: Celery, store: Store, worker: InlineWorker
+) -> None:
+    """Each duplicate would cost the store a key for some seconds."""
+    task = guarded(app, [], rate=TokenBucket("100/s", burst=100))
+    for order in range(3):
+        task.delay(order)
+        task.delay(order)
+        worker.run()
+    assert len(store.client.keys("cp:limit-op:*")) == 1
+
+
+@dataclass(frozen=True)
+class Unsure(Policy):
+    """Cannot say what it will ask."""
+
+    kind: ClassVar[str] = "unsure"
+    order: ClassVar[int] = 50
+
+    def entering(self, call: Call) -> Any:
+        raise KeyError(call.args)
+
+
+def test_a_policy_that_cannot_say_what_it_will_ask_harms_no_other(
+    app: Celery, store: Store, worker: InlineWorker
+) -> None:
+    """A key that cannot be made any more would fail duplicates, which need none of it."""
+    task = guarded(app, [], unsure=Unsure())
+    results = [task.delay("A"), task.delay("A")]
+    worker.run()
+    assert [result.get() for result in results] == ["A", "A"]
+
+
 def test_a_script_that_fails_fails_its_own_policy(app: Celery, store: Store, worker: InlineWorker) -> None:
     """What one policy's keys have come to would fail the policy that asked for it."""
     task = guarded(app, [])
     store.client.set("cp:limit:{cp}:guarded:", "no bucket")
     result = task.delay("A")
     worker.run()
-    with pytest.raises(Exception, match="newer version"):
+    with pytest.raises(StoreVersionError):
         result.get()
+    assert store.client.keys("cp:idempotency:*") == []
     store.client.delete("cp:limit:{cp}:guarded:")
     (places,) = store.client.keys("cp:concurrency_limit:*}")
     store.client.delete(places)

@@ -101,7 +101,6 @@ def enter(call: Call, kind: str, ask: Callable[[], Ask[T]]) -> T:
             return _ask_together(call, first, rest)
         except ClusterCrossSlotError:
             store.is_split = True
-            _not_asked(rest)
     return first.now()
 
 
@@ -137,11 +136,7 @@ def _ask_together(call: Call, first: Ask[T], rest: Sequence[tuple[str, Ask[Any]]
             call.answers[kind] = ask.understand(answer)
         except PatternsError:  # likewise
             break
-    _not_asked(rest[len(answers) - 1 :])
-    return first.understand(answers[0])
-
-
-def _not_asked(rest: Sequence[tuple[str, Ask[Any]]]) -> None:
-    for _, ask in rest:
+    for _, ask in rest[len(answers) - 1 :]:
         if ask.not_asked is not None:
             ask.not_asked()
+    return first.understand(answers[0])
