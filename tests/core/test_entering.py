@@ -16,12 +16,15 @@ from celery_patterns import (
     Idempotency,
     Policy,
     PolicyTask,
+    RetryPolicy,
     Singleton,
     TokenBucket,
 )
 from celery_patterns.core import policy, script
+from celery_patterns.core.entering import enter
 from celery_patterns.core.policy import Call, Run
-from celery_patterns.core.store import Store
+from celery_patterns.core.script import Ask, Script
+from celery_patterns.core.store import Store, store_of
 from celery_patterns.errors import StoreVersionError
 from celery_patterns.policies.rate_limits import start
 from celery_patterns.testing import CapturedEvents, MovableClock, memory_store
@@ -29,6 +32,7 @@ from tests.ground.inline import InlineWorker, inline_app
 from tests.ground.proxy import Proxy
 from tests.ground.servers import ValkeyServer
 
+lapse = Script("lease_lapse")
 POLICIES: dict[str, Policy] = {
     "dead_letter": DeadLetter(),
     "idempotency": Idempotency(key="order"),
@@ -108,7 +112,7 @@ def test_five_policies_are_entered_in_one_round_trip(app: Celery, store: Store, 
     for order in range(3):
         task.delay(order)
         before = deliver_all(worker, lambda: reads(store))
-    assert seen[-1] - before == 2  # one is the look itself
+    assert seen[-1] - before == 3  # the others are the sign of life, and the look itself
 
 
 def test_who_refuses_keeps_those_behind_from_being_asked(
@@ -265,6 +269,123 @@ def test_a_sign_of_life_is_taken_back_though_the_body_did_not_begin(
     assert left(store) == []
     worker.run()
     assert runs == ["A"]
+
+
+def test_a_grant_that_came_late_is_no_death(
+    app: Celery, store: Store, worker: InlineWorker, monkeypatch: Any
+) -> None:
+    """A process that stood still for a moment would count as one that the task has killed."""
+    runs: list[str] = []
+    stood_still = iter([2.0, 2.0])
+    task = guarded(
+        app, runs, dead_letter=DeadLetter(max_deliveries=1), rate=TokenBucket("100/s", burst=100), last=Last()
+    )
+    monkeypatch.setattr(start, "monotonic", lambda: monotonic() + next(stood_still, 0.0))
+    task.delay("A")
+    worker.run()
+    assert runs == ["A"]
+    assert left(store) == []
+    assert Last.asked == 1
+
+
+@dataclass(frozen=True)
+class Last(Policy):
+    """Asks when it is entered, and counts how often."""
+
+    kind: ClassVar[str] = "last"
+    order: ClassVar[int] = 80
+    asked: ClassVar[int] = 0
+
+    def entering(self, call: Call) -> Any:
+        Last.asked += 1
+        store = store_of(call.app)
+        return Ask(lapse, store, (store.key("last"),), ("nobody", 0), bytes)
+
+    def run(self, call: Call, proceed: Run) -> Any:
+        assert enter(call, self.kind, lambda: self.entering(call)) == b"lost"
+        return proceed(call)
+
+
+@dataclass(frozen=True)
+class NotForSome(TokenBucket):
+    """A limit that is not for all."""
+
+    def run(self, call: Call, proceed: Run) -> Any:
+        return proceed(call) if call.args[0] == "A" else super().run(call, proceed)
+
+
+def test_what_a_subclass_decides_by_itself_is_not_asked_ahead(
+    app: Celery, store: Store, worker: InlineWorker
+) -> None:
+    """A token would be spent on a call that needs none."""
+    runs: list[str] = []
+    task = guarded(app, runs, rate=NotForSome("1/h"))
+    task.delay("A")
+    task.delay("B")
+    assert worker.run() == 2
+    assert runs == ["A", "B"]
+    assert left(store) == []
+
+
+@dataclass(frozen=True)
+class Known(ConcurrencyLimit):
+    """A limit with something around it, that is asked as any other."""
+
+    def run(self, call: Call, proceed: Run) -> Any:
+        return super().run(call, proceed)
+
+    def entering(self, call: Call) -> Any:
+        return super().entering(call)
+
+
+def test_a_subclass_may_say_that_it_asks_the_same(app: Celery, store: Store, worker: InlineWorker) -> None:
+    """Whoever adds a line to a policy of ours would pay a round trip for it."""
+    seen: list[int] = []
+    task = guarded(app, seen, lambda: reads(store), limit=Known(3), rate=TokenBucket("100/s", burst=100))
+    for order in range(3):
+        task.delay(order)
+        before = deliver_all(worker, lambda: reads(store))
+    assert seen[-1] - before == 3
+
+
+def test_a_policy_that_is_struck_before_it_asks_lets_go_of_what_it_was_given(
+    app: Celery, store: Store, worker: InlineWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry would wait for its own place, for as long as that one's lease."""
+    runs: list[str] = []
+    strikes = iter([SoftTimeLimitExceeded])
+    run = ConcurrencyLimit.run
+
+    def struck(limit: ConcurrencyLimit, call: Call, proceed: Run) -> Any:
+        for strike in strikes:
+            raise strike
+        return run(limit, call, proceed)
+
+    monkeypatch.setattr(ConcurrencyLimit, "run", struck)
+    task = guarded(app, runs, retry_policy=RetryPolicy(on=Exception), limit=ConcurrencyLimit(1))
+    task.delay("A")
+    assert worker.run() == 2
+    assert runs == ["A"]
+
+
+def test_a_time_limit_that_strikes_while_it_is_asked_ahead_is_heard(
+    app: Celery, store: Store, worker: InlineWorker
+) -> None:
+    """The body would begin, and nothing would stop it any more."""
+    runs: list[str] = []
+    strikes = iter([SoftTimeLimitExceeded])
+
+    def key(order: str) -> str:
+        if task.request.id:
+            for strike in strikes:
+                raise strike
+        return order
+
+    task = guarded(app, runs, rate=TokenBucket("100/s", burst=100, key=key))
+    result = task.delay("A")
+    worker.run()
+    assert runs == []
+    assert result.state == "FAILURE"
 
 
 def test_a_store_that_spreads_its_keys_is_asked_one_by_one(

@@ -11,6 +11,7 @@ from celery_patterns import ConcurrencyLimit, Idempotency, Policy, PolicyTask, S
 from celery_patterns.core.lease import Lease
 from celery_patterns.core.policy import Call, Run
 from celery_patterns.core.store import Store
+from celery_patterns.errors import StoreUnavailable
 from celery_patterns.testing import CapturedEvents, MovableClock, memory_store
 from tests.ground.inline import InlineWorker, inline_app
 
@@ -144,3 +145,52 @@ def test_a_body_does_not_begin_when_nobody_knows(app: Celery, store: Store, poli
         clock.advance(100)
         worker.run()
     assert log == ["runs"]
+
+
+def test_a_store_that_is_away_is_told_of_as_the_policy_says(
+    app: Celery, store: Store, patterns_events: CapturedEvents
+) -> None:
+    """Who chose to hear of it would find a task that waits, and operators would see nothing."""
+    server = store.client.connection_pool.connection_kwargs["server"]
+
+    def stand_still(call: Call) -> None:
+        lease_of(call)._until = 0.0
+        server.connected = False
+
+    def body(order: str) -> None:
+        raise AssertionError
+
+    task = declared(app, Idempotency(key="order", on_store_error="raise"), stand_still, body)
+    clock = MovableClock(store)
+    with clock.waits_in_place():
+        worker = InlineWorker(app, clock)
+        result = task.delay("A")
+        worker.take()
+        _, message = worker.waiting.pop(0)
+        worker.deliver(message)
+    server.connected = True
+    assert isinstance(result.result, StoreUnavailable)
+    assert "begin" in {event.detail["at"] for event in patterns_events.of("store_error", task)}
+
+
+def test_a_call_that_is_put_off_at_the_last_moment_keeps_its_place_in_line(app: Celery, store: Store) -> None:
+    """It would wait for its limit anew, and its max_wait would begin anew."""
+    clock = MovableClock(store)
+    seen: list[dict[str, Any]] = []
+
+    def stand_still(call: Call) -> None:
+        lease_of(call)._until = 0.0
+        store.client.delete(lease_of(call).key)
+
+    def body(order: str) -> None:
+        pass
+
+    task = declared(app, Idempotency(key="order"), stand_still, body)
+    with clock.waits_in_place():
+        worker = InlineWorker(app, clock)
+        task.apply_async(("A",), headers={"cp-throttles": 3, "cp-throttled-since": 1.0})
+        worker.take()
+        _, message = worker.waiting.pop(0)
+        worker.deliver(message)
+        seen += [one.headers for one in worker.take()]
+    assert [headers.get("cp-throttles") for headers in seen] == [3]

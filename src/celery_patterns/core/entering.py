@@ -4,8 +4,8 @@ Each policy asks by a script whether the call may go on, and only if it may, the
 known beforehand what each will ask first, all of it is sent at once, as one script made of theirs, which
 stops at the first that does not let the call go on::
 
-    one by one   idempotency ->  <- singleton ->  <- limits ->  <- sign of life ->  <-  body
-    together     [idempotency, singleton, limits, sign of life] ->  <-  body
+    one by one   idempotency ->  <- singleton ->  <- limits ->  <-  body
+    together     [idempotency, singleton, limits] ->  <-  body
 
 These are the same steps in the same order, with nobody in between. What a policy was told so is kept in the
 call until it asks.
@@ -15,11 +15,12 @@ A script lets the call go on if it answers with a number, or with a list that be
 What happens when
     a script refuses            those behind it are not asked: their policies ask when they are reached
     a script fails              likewise, and that policy asks by itself, to hear of it
-    the store is out of reach   the policy that asks hears of it, and what it does then is its own matter
     the answer is lost          the same is sent once more; each script knows who asks again
+    the store is out of reach   the policy that asks hears of it, and what it does then is its own matter;
+                                what was given all the same lapses, as when the process dies
     the process dies            what it was given lapses, as when it dies in the body
-    a policy is left before     it lets go in ``passed_over`` of what it was given
-    it reaches what it asked
+    a policy is left before it  it lets go of what it was given, in ``passed_over``
+    asks for its answer
     the store is a cluster      each asks by itself, since their keys are on several nodes
 """
 
@@ -29,6 +30,7 @@ from functools import cached_property, lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from celery.exceptions import SoftTimeLimitExceeded
 from redis.exceptions import ClusterCrossSlotError
 
 from celery_patterns.core.script import Script
@@ -53,8 +55,8 @@ for i, script in ipairs(scripts) do
     if i == 1 then return type(answer) == 'table' and answer or redis.error_reply(answer) end
     break
   end
-  answers[i], key, arg = answer, keys, args
-  if type(answer) ~= 'number' and answer[1] ~= 'ok' then break end
+  answers[i], key, arg = answer or false, keys, args
+  if type(answer) ~= 'number' and not (type(answer) == 'table' and answer[1] == 'ok') then break end
 end
 return answers
 """
@@ -111,18 +113,29 @@ def _asked_behind(call: Call, kind: str) -> list[tuple[str, Ask[Any]]]:
     if kind not in kinds:
         return asks
     for policy in call.active[kinds.index(kind) + 1 :]:
+        if policy.kind in call.answers or not _knows(type(policy)):  # type: ignore[arg-type]
+            break
         try:
             ask = policy.entering(call)
-        except Exception:  # noqa: BLE001 - whatever it is, the policy says so itself when it is reached
-            return asks
+        except Exception as error:
+            if _is_time_limit(error):
+                raise
+            break  # the policy says so itself when it is reached
         if ask is None:
-            return asks
+            break
         asks.append((policy.kind, ask))
-    begin = call.beginning
-    ask = begin[1]() if begin is not None else None
-    if begin is not None and ask is not None:
-        asks.append((begin[0], ask))
     return asks
+
+
+@lru_cache(maxsize=256)
+def _knows(policy: type) -> bool:
+    """Whether what it says is of its own ``run``, and not of one that it has overridden."""
+    return "entering" in next(vars(one) for one in policy.__mro__ if {"run", "entering"} & set(vars(one)))
+
+
+def _is_time_limit(error: Exception) -> bool:
+    """Whether Celery's soft time limit has struck: it does once, and must be heard."""
+    return isinstance(error, SoftTimeLimitExceeded) or isinstance(error.__cause__, SoftTimeLimitExceeded)
 
 
 def _ask_together(call: Call, first: Ask[T], rest: Sequence[tuple[str, Ask[Any]]]) -> T:

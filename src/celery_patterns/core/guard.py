@@ -141,15 +141,16 @@ class Guard:
 
         Raises:
             celery.exceptions.Retry: Another has taken the lease, or nobody knows: the call comes again.
+            StoreUnavailable: Nobody knows, and ``on_store_error`` is ``"raise"``.
         """
         if not lease.lost:
             return
         try:
             if lease.renew():
                 return
-            reason: PatternsError = Refused(f"lost the lease on {self.key} before its body began", None)
         except StoreUnavailable as error:
-            reason = error
+            self.out_of_reach(error)
+        reason = Refused(f"lost the lease on {self.key} before its body began", None)
         postpone(self.call, backoff(self.call, LONGEST_OUTAGE), reason, policy=self.kind, key=self.key)
 
     def give_back(self, lease: Lease, ask: Ask[str | None]) -> None:

@@ -58,7 +58,6 @@ class Call:
             :mod:`celery_patterns.core.entering`.
         asked_at: When it was asked that, on this process's clock.
         kept: What policies know already of their part in this delivery, by their kind.
-        beginning: The kind of the policy that asks something when the body begins, and what.
         at_parking: Called when the call was parked instead of published, with the seconds that it will wait,
             as it looks; that may be when ``apply_async`` has returned, for calls of a group.
     """
@@ -77,7 +76,6 @@ class Call:
     answers: dict[str, Any] = field(default_factory=dict)
     asked_at: float = 0.0
     kept: dict[str, Any] = field(default_factory=dict)
-    beginning: tuple[str, Callable[[], Ask[Any] | None]] | None = None
     at_parking: list[Callable[[float], None]] = field(default_factory=list)
     _arguments: Mapping[str, Any] | None = field(default=None, init=False)  # not for a replaced call
     _keys: dict[KeySpec, str] = field(default_factory=dict, init=False)  # likewise

@@ -142,13 +142,12 @@ class Seam:
             celery.exceptions.Retry: It has not ended: another run's result counts.
         """
         tellers = call.at_exit[::-1]
-        if len(call.reached) < len(active):
-            missed = [one for one in active[::-1] if one not in call.reached]
+        if len(call.reached) < len(active) or call.answers:
+            missed = [one for one in active[::-1] if one not in call.reached or one.kind in call.answers]
             tellers[:0] = [functools.partial(one.passed_over, call) for one in missed]
         call.at_start.clear()
         call.at_exit.clear()
         call.reached.clear()
-        call.beginning = None
         for tell in tellers:
             try:
                 tell(outcome)
@@ -164,9 +163,9 @@ class Seam:
                 instead()
 
     def _begin_body(self, call: Call) -> Any:
-        leave_line(call)
         for tell in call.at_start:
             tell()
+        leave_line(call)
         return self.body(*call.args, **call.kwargs)
 
     def publish(self, args: Any, kwargs: Any, options: dict[str, Any]) -> AsyncResult[Any]:

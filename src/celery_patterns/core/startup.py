@@ -1,17 +1,22 @@
-"""When a worker starts: it hears of revokes, reads what tasks need, and says what does not go together."""
+"""When a worker starts: it hears of revokes, gets ready for tasks, and says what does not go together."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import celeryd_after_setup, worker_init
+from celery.app import app_or_default
+from celery.signals import celeryd_after_setup, worker_init, worker_process_init
+from redis.exceptions import RedisError
 
 from celery_patterns.core.acks import is_lost_by_a_kill
 from celery_patterns.core.script import read_all
 from celery_patterns.core.settings import disabled_kinds
-from celery_patterns.errors import PatternsWarning
+from celery_patterns.core.store import store_of
+from celery_patterns.errors import PatternsWarning, PolicyError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_patterns.core.policy import Policy
+
+logger = logging.getLogger("celery_patterns")
 
 
 @worker_init.connect
@@ -31,6 +38,21 @@ def _read_ahead(**_: Any) -> None:
     """What the first task of each pool process would have to wait for, it inherits."""
     read_all()
     import_module("encodings.idna")  # which looking a host up needs
+
+
+@worker_process_init.connect
+def _connect_ahead(**_: Any) -> None:
+    """Nor does the first task of a pool process wait for a connection, nor a process for its store."""
+    app = app_or_default()
+    if any(_policies(task) for task in app.tasks.values()):
+        Thread(target=_connect, args=(app,), name="celery-patterns-connect", daemon=True).start()
+
+
+def _connect(app: Celery) -> None:
+    try:
+        store_of(app).client.ping()
+    except (StoreUnavailable, PolicyError, RedisError) as error:
+        logger.debug("No store yet: %s", error)  # the first task that needs one says so
 
 
 @celeryd_after_setup.connect

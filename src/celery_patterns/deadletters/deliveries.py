@@ -79,28 +79,19 @@ def begin(app: Celery, task_id: str, delivery: str, most: int) -> Sign | Poison 
         StoreUnavailable: Nobody knows.
     """
     global _away_until  # noqa: PLW0603 - what this process knows of its store
+    store, keep = store_of(app), _keep(app)
     try:
-        return beginning(app, task_id, delivery, most).now()
+        answer = _begin(store, [_key(store, task_id)], [delivery, most, _ms(LIFE), _ms(keep)])
     except StoreUnavailable:
         _away_until = monotonic() + AWAY
         raise
-
-
-def beginning(app: Celery, task_id: str, delivery: str, most: int) -> Ask[Sign | Poison | Unsure]:
-    """:func:`begin`, not yet done."""
-    store, keep = store_of(app), _keep(app)
-    key = _key(store, task_id)
-
-    def understand(answer: Any) -> Sign | Poison | Unsure:
-        if answer[0] == b"poison":
-            return Poison(int(answer[1]))
-        if answer[0] == b"unsure":
-            return Unsure(int(answer[1]) / 1000)
-        sign = Sign(store=store, key=key, owner=delivery, fence=0, length=LIFE, keep=keep)
-        keeper.hold(sign)
-        return sign
-
-    return Ask(_begin, store, (key,), (delivery, most, _ms(LIFE), _ms(keep)), understand)
+    if answer[0] == b"poison":
+        return Poison(int(answer[1]))
+    if answer[0] == b"unsure":
+        return Unsure(int(answer[1]) / 1000)
+    sign = Sign(store=store, key=_key(store, task_id), owner=delivery, fence=0, length=LIFE, keep=keep)
+    keeper.hold(sign)
+    return sign
 
 
 def is_away() -> bool:

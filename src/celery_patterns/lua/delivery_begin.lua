@@ -1,7 +1,7 @@
 -- Count the deliveries of a task that began its body and vanished, and begin one more.
 -- KEYS[1] a hash: delivery -> until when it is known to live (ms)
 -- ARGV    delivery, max_deliveries, lease_ms, keep_ms
--- Returns {"ok"}; {"poison", how many have vanished} when that is max_deliveries or more;
+-- Returns {"begun"}; {"poison", how many have vanished} when that is max_deliveries or more;
 --         {"unsure", ms} when it may be so, and will be known by then
 local now = math.floor(now_us() / 1000)
 -- A process that dies before the worker's parent knows that it has begun: the same delivery is given to another.
@@ -25,4 +25,4 @@ if vanished >= most then return {'poison', vanished} end
 if vanished + living >= most then return {'unsure', known} end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', now + ARGV[3]))
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return {'ok'}
+return {'begun'}

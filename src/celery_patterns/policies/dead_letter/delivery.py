@@ -25,7 +25,6 @@ from celery_patterns.policies.dead_letter.life import Life
 
 if TYPE_CHECKING:
     from celery_patterns.core.policy import Call, Run
-    from celery_patterns.core.script import Ask
     from celery_patterns.policies.dead_letter.policy import DeadLetter
 
 
@@ -64,7 +63,6 @@ class Delivery:
                 raise died_of
         if self._may_come_again:
             self.call.at_start.append(self._begin)
-            self.call.beginning = KIND, self._beginning
         self.burial.capture()
         try:
             result = proceed(self.call)
@@ -106,16 +104,16 @@ class Delivery:
 
         A delivery that is the first goes ahead without a sign while the store is away.
         """
-        call = self.call
-        begun = call.answers.pop(KIND, None)
-        if begun is None and self._goes_uncounted:
+        call, most = self.call, self.policy.max_deliveries
+        is_first = not self._is_redelivered and not deferrals(call)
+        if is_first and deliveries.is_away():
             return
         try:
-            begun = begun or deliveries.begin(call.app, str(call.id), call.owner, self.policy.max_deliveries)
+            begun = deliveries.begin(call.app, str(call.id), call.owner, most)
         except StoreUnavailable as error:
-            then = "going ahead uncounted" if self._is_first else "asking again later"
+            then = "going ahead uncounted" if is_first else "asking again later"
             self.teller.store_error("count", then, error)
-            if self._is_first:
+            if is_first:
                 return
             postpone(call, backoff(call, 30.0, 1.0), error, policy=KIND, key=self.life.entry)
         if isinstance(begun, deliveries.Poison):
@@ -127,26 +125,6 @@ class Delivery:
             reason = Refused(f"{call.id}: whether another delivery lives is not known yet", delay)
             postpone_copy(call, delay, reason, policy=KIND, key=self.life.entry)
         self.sign = begun
-
-    def _beginning(self) -> Ask[Any] | None:
-        """What :meth:`_begin` will ask the store; the sign counts from when it is left."""
-        if self._goes_uncounted:
-            return None
-        call = self.call
-
-        def left(begun: deliveries.Sign | deliveries.Poison | deliveries.Unsure) -> Any:
-            self.sign = begun if isinstance(begun, deliveries.Sign) else None
-            return begun
-
-        return deliveries.beginning(call.app, str(call.id), call.owner, self.policy.max_deliveries).then(left)
-
-    @property
-    def _is_first(self) -> bool:
-        return not self._is_redelivered and not deferrals(self.call)
-
-    @property
-    def _goes_uncounted(self) -> bool:
-        return self._is_first and deliveries.is_away()
 
     def _end(self, *, poison: bool = False) -> None:
         """The body has ended, somehow: its task does not kill processes."""
