@@ -77,6 +77,26 @@ def late(self: Any, number: int) -> None:
     _started(self, number=number, worker=os.getppid(), redelivered=again)
 
 
+@app.task(bind=True, base=TokenBucketTask, token_bucket=TokenBucket("1/s", name="ticking"))
+def tick(self: Any) -> None:
+    """Once a second."""
+    _started(self)
+
+
+@app.task
+def hold(gate: str) -> None:
+    """Keep a slot until the gate is open."""
+    history().add("held")
+    while not os.path.exists(gate):  # noqa: PTH110 - a path as it came
+        time.sleep(0.01)
+
+
+@app.task(bind=True)
+def plain(self: Any) -> None:
+    """No limit concerns it."""
+    history().add("started", id=self.request.id)
+
+
 @app.task(bind=True, base=TokenBucketTask, token_bucket=TokenBucket("1/h", name="slow"))
 def slow(self: Any, number: int = 0) -> int:
     """Almost never."""

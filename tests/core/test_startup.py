@@ -1,5 +1,6 @@
 """What a worker says when it starts: tasks that a kill loses, switches that switch nothing off."""
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -7,11 +8,13 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from celery.signals import celeryd_after_setup
+from celery.signals import celeryd_after_setup, worker_process_init
 
 from celery_patterns import IdempotentTask, PolicyTask
+from celery_patterns.core import startup
 from celery_patterns.errors import PatternsWarning
 from celery_patterns.policies.idempotency.policy import Idempotency
+from celery_patterns.testing import memory_store
 from tests.apps.witness import Witness, alone, new_app
 from tests.ground.workers import Worker
 
@@ -105,3 +108,32 @@ def test_a_switch_that_works_is_not_questioned(app: Celery, switched_off: Any) -
     declare(app, acks_late=False)
     app.conf.patterns_disabled = switched_off
     assert said_at_start(app) == []
+
+
+def test_a_pool_process_connects_before_its_first_task(app: Celery, redis_url: str, wait_for: Any) -> None:
+    """Its first task would wait for that, and what it holds a token for with it."""
+    app.set_current()
+    with memory_store(redis_url) as store:
+        worker_process_init.send(sender=None)
+        assert not [one for one in threading.enumerate() if one.name == CONNECTING]
+        declare(app)
+        worker_process_init.send(sender=None)
+        wait_for(lambda: store._client is not None)
+
+
+def test_a_pool_process_does_not_wait_for_its_store(
+    app: Celery, wait_for: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker whose store is away would not start, or complain of what no task has asked for yet."""
+    app.set_current()
+    declare(app)
+    may_connect, connect = threading.Event(), startup._connect
+    monkeypatch.setattr(startup, "_connect", lambda app: may_connect.wait() and connect(app))
+    with memory_store("redis://127.0.0.1:1/0"):
+        worker_process_init.send(sender=None)
+        may_connect.set()
+        wait_for(lambda: CONNECTING not in {one.name for one in threading.enumerate()})
+    assert not [one for one in caplog.records if one.levelname != "DEBUG"]
+
+
+CONNECTING = "celery-patterns-connect"

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -117,6 +118,31 @@ def test_nothing_waits_in_a_workers_memory(limited: ModuleType, ready: Worker, w
     assert not any((reserved.scheduled() or {}).values())
     RateLimitManager(limited.app).adjust_rate("slow", "1000/s", burst=100)
     assert sorted(call.get(timeout=20) for call in calls) == list(range(30))
+
+
+def test_whoever_has_a_turn_passes_those_who_have_none(
+    limited: ModuleType, stage: Stage, worker: StartWorker, wait_for: Any, tmp_path: Path
+) -> None:
+    """Its token would wait behind all that its worker has prefetched, and the limit would stand idle."""
+    worker(LIMITED, concurrency=1, arguments=("--prefetch-multiplier", "16"))
+    wait_for(lambda: pump_is_there(limited.app), timeout=20)
+    limited.tick.delay().get(timeout=20)
+    waits = limited.tick.delay()
+    wait_for(lambda: parked(limited.app) == 1)
+    limited.hold.delay(str(tmp_path / "gate"))
+    wait_for(lambda: stage.history.count("held"))
+    others = [limited.plain.delay() for _ in range(5)]
+    reserved = limited.app.control.inspect(timeout=0.5).reserved
+    wait_for(lambda: {call.id for call in (waits, *others)} <= ids_of(reserved()), timeout=20)
+    (tmp_path / "gate").touch()
+    wait_for(lambda: stage.history.count("started") == 7, timeout=20)
+    assert [entry["id"] for entry in stage.history.entries("started")][1:] == [
+        call.id for call in (waits, *others)
+    ]
+
+
+def ids_of(workers: Any) -> set[str]:
+    return {task["id"] for tasks in (workers or {}).values() for task in tasks}
 
 
 def test_a_revoked_task_never_runs_and_its_chord_learns_of_it(

@@ -24,7 +24,7 @@ from celery.worker.state import revoked
 
 from celery_patterns.core.lease import KILL_GRACE
 from celery_patterns.core.nonce import new_nonce
-from celery_patterns.core.parking import HOME_HEADER, REVOKED_HEADER
+from celery_patterns.core.parking import HOME_HEADER, REVOKED_HEADER, TICKET_HEADER
 from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER
 from celery_patterns.core.reported import reporting
 
@@ -39,11 +39,14 @@ class PolicyRequest(Request):
     _task: Any
     _context: Context
     _is_timed_out = False
+    has_turn = False
+    """Whether it comes from a line of the waiting room: a token, a place or a lock is meant for it."""
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
         self._request_dict[NONCE_HEADER] = new_nonce()
         self._request_dict[CONTENT_HEADER] = message.content_type
+        self.has_turn = TICKET_HEADER in self._request_dict
         home = self._request_dict.pop(HOME_HEADER, None)
         if home is not None:  # what follows goes where the message was meant to go, not where it came from
             exchange, _, routing_key = home.partition("\n")

@@ -15,14 +15,19 @@ local pump = has_pump()
 
 local function learn(b)
   if b.waiting == 0 then return end
-  if b.early < MARGIN then
-    b.slack = b.slack + (MARGIN - b.early) / 4
-  elseif b.lack > MARGIN then
-    b.slack = b.slack - (b.lack - MARGIN) / 16
+  if b.early < 0 then
+    b.margin = math.min(b.widest, b.margin - b.early / 2)
   else
-    b.slack = b.slack - math.min(b.early - MARGIN, b.slack) / 64
+    b.margin = b.margin - (b.margin - MARGIN) / 256
   end
-  b.slack = math.max(0, math.min(SLEEP, b.slack))
+  if b.early < b.margin then
+    b.slack = b.slack + (b.margin - b.early) / 2
+  elseif b.lack > b.margin then
+    b.slack = b.slack - (b.lack - b.margin) / 16
+  else
+    b.slack = b.slack - math.min(b.early - b.margin, b.slack) / 64
+  end
+  b.slack = math.max(0, math.min(b.furthest, b.slack))
 end
 
 local function hand_in(b)

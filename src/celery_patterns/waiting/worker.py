@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+from collections import deque
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,34 @@ def open_beside(worker: Any) -> None:
     pump = OwnPump(app, queues)
     _pumps.append(pump)
     worker.timer.call_repeatedly(_WATCH, pump.look_after)
+    let_turns_pass(worker)
+
+
+def let_turns_pass(worker: Any) -> None:
+    """Whoever has a turn goes to a pool process before those who have none, where many are prefetched.
+
+    Behind them it would come too late for its token, and the limit would stand idle. Pools that do not keep
+    their tasks in a semaphore's line (all but prefork) are left alone.
+    """
+    acquire = getattr(worker, "_quick_acquire", None)
+    line = getattr(getattr(worker, "semaphore", None), "_waiting", None)
+    if acquire is None or not isinstance(line, deque):
+        return
+
+    def acquire_in_turn(callback: Any, request: Any, *more: Any) -> bool:
+        if acquire(callback, request, *more):
+            return True
+        if getattr(request, "has_turn", False):
+            last = line.pop()
+            line.insert(next((at for at, one in enumerate(line) if not _has_turn(one)), len(line)), last)
+        return False
+
+    worker._quick_acquire = acquire_in_turn  # noqa: SLF001 - Celery has no other place for it
+
+
+def _has_turn(waits: tuple[Any, ...]) -> bool:
+    """Whether what waits for a pool process has a turn: a callback, its arguments, and its named ones."""
+    return any(getattr(one, "has_turn", False) for one in waits[1])
 
 
 def _has_policies(app: Celery) -> bool:
