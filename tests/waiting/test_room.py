@@ -278,6 +278,39 @@ def test_several_are_woken_at_once(room: Room) -> None:
     assert sorted(ids(look(room))) == ["b", "c"]
 
 
+@pytest.mark.parametrize(("who", "hears"), [((), "ab"), (("*",), "ab"), (("a",), "a")])
+def test_whoever_is_woken_on_its_way_into_a_line_does_not_stop_there(
+    room: Room, frozen: FrozenClock, who: tuple[str, ...], hears: str
+) -> None:
+    """It would sleep beside a lock that is free, since the holder ended between its look and its parking."""
+    frozen.now += 5_000
+    assert room.wake("lock", *who) == 0
+    frozen.now += 5_000
+    for name in "ab":
+        park(room, name, "", line="lock", wait=15.0, looked=0.006)
+    assert sorted(ids(look(room))) == list(hears)
+    park(room, "c", "", line="lock", wait=15.0, looked=0.004)
+    park(room, "d", "", line="other", wait=15.0, looked=0.006)
+    park(room, "e", "", line="lock", wait=15.0)
+    assert not set("cde") & set(ids(look(room))), "these looked later, elsewhere, or not at all"
+
+
+def test_who_is_woken_in_the_line_rings_no_bell(room: Room, frozen: FrozenClock) -> None:
+    """One free place would let two of them look."""
+    park(room, "a", "", line="lock", wait=15.0)
+    assert room.wake("lock") == 1
+    park(room, "b", "", line="lock", wait=15.0, looked=0.006)
+    assert ids(look(room)) == ["a"]
+
+
+def test_all_are_woken_also_those_on_their_way(room: Room, frozen: FrozenClock) -> None:
+    """A result is for all: one that comes a moment later would wait for the next look."""
+    park(room, "a", "", line="result", wait=15.0)
+    assert room.wake("result", "*") == 1
+    park(room, "b", "", line="result", wait=15.0, looked=0.006)
+    assert sorted(ids(look(room))) == ["a", "b"]
+
+
 def test_all_who_wait_for_a_result_are_woken(room: Room) -> None:
     """Those behind the first would wait for as long as nobody looks."""
     for number in range(1_200):

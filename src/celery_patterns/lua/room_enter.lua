@@ -3,13 +3,13 @@
 -- ARGV    "gate" (a publisher) or "park" (a worker that has the message), broker, id, nonce, attempt
 --         place ("" if new), rank (0 goes first), demands (JSON; "" if none), line (of those woken; "" if none)
 --         wait_us ("" if not timed), patience_us (released after that in any case; "" for never)
---         turn ("" unless the limit is shared out by turns), head, body
+--         turn ("" unless the limit is shared out by turns), how many us ago it looked ("" if at nothing), head, body
 -- Returns {"ticket", id}: publish it; only at the gate
 --         {"parked", how many wait in that line, age of the oldest in us, line, us that it will wait, as it looks}
 --         {"no pump"}: nobody would ever release it, to this broker; nothing was done
 -- A copy that a worker parks while the same attempt waits already, is that one. A copy published under the
 -- same id is another entry.
-local mode, broker, id, nonce, attempt, place, rank, demands, line, wait, patience, turn, head, body = unpack(ARGV)
+local mode, broker, id, nonce, attempt, place, rank, demands, line, wait, patience, turn, looked, head, body = unpack(ARGV)
 if not has_pump() or redis.call('HGET', KEYS[1], 'broker') ~= broker then return {'no pump'} end
 local now = now_us()
 local due, wait_us = wait ~= '' and now + wait or nil, tonumber(wait) or 0
@@ -27,6 +27,14 @@ if demands ~= '' then
   wait_us, which = longest(buckets, behind)
   line, due = buckets[which].id, now + math.max(0, buckets[which].held)
 end
+
+local rung = false -- whether it was woken on its way here, since it looked
+if looked ~= '' and line ~= '' then
+  for _, at in ipairs(redis.call('HMGET', key('room-bell', line), id, '*')) do
+    rung = rung or at and tonumber(at) >= now - looked
+  end
+end
+if rung then due = now end
 
 local entry = key('room-entry', id)
 local known = redis.call('HMGET', entry, 'nonce', 'out', 'attempt', 'score', 'line')
@@ -67,10 +75,10 @@ redis.call('HSET', entry, 'nonce', nonce, 'attempt', attempt, 'score', whole(sco
   'line', line, 'head', head, 'body', body)
 redis.call('HSETNX', entry, 'at', whole(now))
 redis.call('HDEL', entry, 'out', 'tries')
-if line ~= '' then
+if line ~= '' and not rung then
   redis.call('ZADD', key('room-line', line), whole(score), id)
 end
-if line ~= '' then -- one look for all of the line, however many wait there
+if line ~= '' and not rung then -- one look for all of the line, however many wait there
   local planned = redis.call('ZSCORE', key('room-due'), line)
   if not planned or due < tonumber(planned) then redis.call('ZADD', key('room-due'), whole(due), line) end
   if patience ~= '' then redis.call('ZADD', key('room-time'), whole(now + patience), id) end

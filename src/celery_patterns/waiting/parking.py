@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from celery_patterns.core.events import Event, emit
@@ -27,6 +28,8 @@ logger = logging.getLogger("celery_patterns")
 
 KIND = "waiting_room"
 
+_ON_ITS_WAY = 0.05
+"""Seconds for which an entry may be on its way to the store."""
 _HIGHEST = 255
 """RabbitMQ's largest priority."""
 
@@ -51,6 +54,7 @@ class WaitingRoom:
                 spot=spot,
                 wait=None if spot.demands else delay,
                 place=ticket.place if ticket and (spot.demands or spot.line) else "",
+                looked=monotonic() - call.asked_at + _ON_ITS_WAY if spot.line and call.asked_at else None,
             )
             entries.append(entry)
             (found,) = room_of(app).enter_all(entries)

@@ -134,6 +134,7 @@ class Entry:
         rank: By its priority; 0 goes first.
         attempt: Of the task; a later one replaces an earlier one that still waits.
         gate: Whether it could be published instead.
+        looked: Seconds since it looked whether what it waits for is there; ``None`` if it did not.
         nonce: By it an entry that comes in again is known, as one does whose answer was lost.
     """
 
@@ -145,6 +146,7 @@ class Entry:
     rank: int = 0
     attempt: int = 0
     gate: bool = False
+    looked: float | None = None
     nonce: str = field(default_factory=lambda: os.urandom(8).hex())
 
     def args(self, broker: str) -> list[str | bytes | int]:
@@ -163,6 +165,7 @@ class Entry:
             "" if self.wait is None else _us(self.wait),
             "" if spot.patience is None else _us(spot.patience),
             spot.turn,
+            "" if self.looked is None else _us(self.looked),
             self.parcel.head(),
             self.parcel.body,
         ]
