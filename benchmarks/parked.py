@@ -26,9 +26,10 @@ from celery_patterns.core.store import Store
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand, as_text
 from celery_patterns.policies.rate_limits.rate import Rate
 from celery_patterns.policies.rate_limits.steering import close_name
+from celery_patterns.waiting.answers import Entry
 from celery_patterns.waiting.look import entries
 from celery_patterns.waiting.parcel import Parcel
-from celery_patterns.waiting.room import Entry, Room
+from celery_patterns.waiting.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

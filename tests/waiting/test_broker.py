@@ -7,10 +7,11 @@ from celery import Celery
 
 from celery_patterns.core.parking import Spot
 from celery_patterns.core.store import Store
+from celery_patterns.waiting.answers import Parked
 from celery_patterns.waiting.broker import broker_of, transport_of
 from celery_patterns.waiting.parcel import Parcel
 from celery_patterns.waiting.queues import release_queues
-from celery_patterns.waiting.room import Parked, Room
+from celery_patterns.waiting.room import Room
 
 WHERE = Spot(line="x|y")
 

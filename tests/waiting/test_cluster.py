@@ -1,9 +1,10 @@
 """The room in a cluster: all of its keys are in one slot."""
 
 from celery_patterns.testing import memory_store
+from celery_patterns.waiting.answers import Started
 from celery_patterns.waiting.look import entries, lines
 from celery_patterns.waiting.pump import _Bell
-from celery_patterns.waiting.room import Room, Started
+from celery_patterns.waiting.room import Room
 from tests.waiting.test_room import FIVE, ids, look, park
 
 

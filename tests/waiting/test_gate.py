@@ -11,8 +11,9 @@ from celery_patterns.core.store import Store
 from celery_patterns.errors import StoreUnavailable
 from celery_patterns.testing import MovableClock
 from celery_patterns.waiting import gate, lookout
+from celery_patterns.waiting.answers import Entry
 from celery_patterns.waiting.broker import room_of
-from celery_patterns.waiting.room import Entry, Room
+from celery_patterns.waiting.room import Room
 from tests.apps.witness import alone
 from tests.ground.inline import InlineWorker, inline_app
 

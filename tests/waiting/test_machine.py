@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand
 from celery_patterns.policies.rate_limits.steering import RateLimitManager, close_name
 from celery_patterns.testing import memory_store
-from celery_patterns.waiting.room import Release, Started, Waits
+from celery_patterns.waiting.answers import Release, Started, Waits
 from tests.policies.rate_limits.frozen import START, FrozenClock, frozen_scripts
 from tests.policies.rate_limits.model import Model
 from tests.policies.rate_limits.test_machine import LIMITS, check_windows, demand

@@ -7,8 +7,9 @@ from celery_patterns.core.store import Store
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand, as_text, close
 from celery_patterns.policies.rate_limits.rate import Rate
 from celery_patterns.policies.rate_limits.steering import RateLimitManager
+from celery_patterns.waiting.answers import Parked, Release, Started, Ticket, Turn, Waits
 from celery_patterns.waiting.parcel import Parcel
-from celery_patterns.waiting.room import Parked, Release, Room, Started, Ticket, Turn, Waits
+from celery_patterns.waiting.room import Room
 from celery_patterns.waiting.stamps import Stamps
 from tests.policies.rate_limits.frozen import FrozenClock
 

@@ -10,8 +10,9 @@ from celery_patterns.core.parking import Spot
 from celery_patterns.core.store import Store
 from celery_patterns.policies.rate_limits.buckets import Bucket, Demand, as_text
 from celery_patterns.policies.rate_limits.rate import Rate
+from celery_patterns.waiting.answers import Started, Turn
 from celery_patterns.waiting.parcel import Parcel
-from celery_patterns.waiting.room import Room, Started, Turn
+from celery_patterns.waiting.room import Room
 from tests.policies.rate_limits.frozen import FrozenClock
 
 TASKS = 300

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from celery_patterns.core.parking import Spot
 from celery_patterns.core.store import Store
 from celery_patterns.policies.rate_limits.buckets import Demand, as_text
+from celery_patterns.waiting.answers import Parked, Release, Started, Ticket, Turn, Waits
 from celery_patterns.waiting.parcel import Parcel
-from celery_patterns.waiting.room import Parked, Release, Room, Started, Ticket, Turn, Waits
+from celery_patterns.waiting.room import Room
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,6 @@
 """One delivery of a call whose body runs under a lease: what such policies have in common.
 
-Waiting, refusing, telling, and above all: how a run under a lease ends.
-
-==========================  ===================================================================
-the run                     has ended as
-==========================  ===================================================================
-returned                    ``done``
-raised                      ``failed``
-was retried or put off, or  ``again``: the task goes on after a delay
-its process has to exit
-raised Ignore or Reject     ``dropped``: nothing is known, nothing is recorded
-==========================  ===================================================================
-
-What counts is what left the outermost policy: one of those further out may have had a failure
-retried, or a success put off. So it is there that the lease is given back.
+Waiting, refusing, telling, and above all: how a run under a lease ends (``ending.py``).
 """
 
 from __future__ import annotations
@@ -22,23 +9,19 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from celery.exceptions import Ignore, Reject, Retry
-
 from celery_patterns.core import parking
+from celery_patterns.core.ending import Ending, ending_of
 from celery_patterns.core.events import Event, emit
 from celery_patterns.core.lease import Lease, keeper, task_id_of
 from celery_patterns.core.outcome import Outcome, acknowledge_copy, is_counted, keeps_results, outcome_of
 from celery_patterns.core.partings import Parting, part
-from celery_patterns.core.postpone import EagerWait, postpone, postpone_copy
+from celery_patterns.core.postpone import postpone, postpone_copy
 from celery_patterns.core.store import store_of
-from celery_patterns.core.timing import seconds_from_now
 from celery_patterns.core.waits import backoff
 from celery_patterns.errors import PatternsError, Refused, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from celery import Celery
 
     from celery_patterns.core.policy import Call, Run
     from celery_patterns.core.script import Ask
@@ -54,42 +37,6 @@ LONGEST_OUTAGE = 30.0
 
 Woken = Literal["turn", "result"]
 """For what a call is woken: it may have its turn, which one at a time can, or there is a result for all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended.
-
-    Args:
-        kind: See the table in the module.
-        delay: Seconds until the task comes again, if it does.
-    """
-
-    kind: Literal["done", "failed", "again", "dropped"]
-    delay: float = 0.0
-
-    @property
-    def is_end(self) -> bool:
-        """Whether it is to be remembered: a message that the broker delivers once more is a late copy."""
-        return self.kind in {"done", "failed"}
-
-
-def ending_of(app: Celery, error: BaseException | None) -> Ending:
-    """What left the body, or the outermost policy, says about the run."""
-    if error is None:
-        return Ending("done")
-    if isinstance(error, Retry):
-        return Ending("again", seconds_from_now(app, error.when))
-    if isinstance(error, EagerWait):
-        return Ending("again", error.delay)
-    if isinstance(error, (Ignore, Reject)):
-        return Ending("dropped")
-    return Ending("failed" if isinstance(error, Exception) else "again")
-
-
-def is_out_of_reach(outcome: BaseException | None) -> bool:
-    """Whether a call was put off as the store is away: whoever would only tidy up does not ask it again."""
-    return isinstance(outcome, Retry) and isinstance(outcome.exc, StoreUnavailable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,11 @@ from celery_patterns.core.parking import Ticket as CarriedTicket
 from celery_patterns.core.redelivery import publishes_to_rabbitmq
 from celery_patterns.core.settings import setting
 from celery_patterns.errors import PolicyError, StoreUnavailable
+from celery_patterns.waiting.answers import Entry, Parked, Ticket
 from celery_patterns.waiting.broker import room_of
 from celery_patterns.waiting.lookout import is_on
 from celery_patterns.waiting.parcel import CapturingProducer
 from celery_patterns.waiting.parking import entry_of, tell_of
-from celery_patterns.waiting.room import Entry, Parked, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

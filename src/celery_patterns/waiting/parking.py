@@ -13,10 +13,10 @@ from celery_patterns.core.policy import REPLAY_STEP
 from celery_patterns.core.redelivery import publishes_to_rabbitmq
 from celery_patterns.core.timing import time_to_expiry
 from celery_patterns.errors import StoreUnavailable
+from celery_patterns.waiting.answers import Entry, Parked
 from celery_patterns.waiting.broker import room_of
 from celery_patterns.waiting.lookout import has_pump, is_on
 from celery_patterns.waiting.parcel import CapturingProducer, Parcel
-from celery_patterns.waiting.room import Entry, Parked
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_patterns.core.store import Store
+    from celery_patterns.waiting.answers import Release
     from celery_patterns.waiting.queues import ReleaseQueue
-    from celery_patterns.waiting.room import Release
 
 logger = logging.getLogger("celery_patterns")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_patterns.core.entering import enter
-from celery_patterns.core.guard import Ending, Guard
+from celery_patterns.core.guard import Guard
 from celery_patterns.core.lease import KILL_GRACE, Lease, task_id_of
 from celery_patterns.core.outcome import keeps_results
 from celery_patterns.core.waits import backoff, waited
@@ -22,6 +22,7 @@ from celery_patterns.policies.concurrency.places import (
 )
 
 if TYPE_CHECKING:
+    from celery_patterns.core.ending import Ending
     from celery_patterns.core.policy import Call, Run
     from celery_patterns.core.script import Ask
     from celery_patterns.policies.concurrency.policy import ConcurrencyLimit

@@ -44,9 +44,9 @@ from celery_patterns.policies.rate_limits.buckets import (
 )
 from celery_patterns.policies.rate_limits.look import look_at
 from celery_patterns.policies.rate_limits.steering import close_name
+from celery_patterns.waiting.answers import Started, Waits
 from celery_patterns.waiting.broker import room_of
 from celery_patterns.waiting.lookout import has_pump
-from celery_patterns.waiting.room import Started, Waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery import states
 
+from celery_patterns.core.ending import Ending, ending_of
 from celery_patterns.core.entering import enter
-from celery_patterns.core.guard import PATIENCE, Ending, Guard, ending_of
+from celery_patterns.core.guard import PATIENCE, Guard
 from celery_patterns.core.lease import KILL_GRACE, Lease, task_id_of
 from celery_patterns.core.outcome import Outcome, keeps_results
 from celery_patterns.core.parking import ALL

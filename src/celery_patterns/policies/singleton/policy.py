@@ -15,7 +15,7 @@ from celery.app.task import Task
 from celery.local import PromiseProxy, Proxy
 
 from celery_patterns.core.durations import Seconds, one_of, seconds
-from celery_patterns.core.guard import is_out_of_reach
+from celery_patterns.core.ending import is_out_of_reach
 from celery_patterns.core.keys import ALL_ARGS, KeySpec, check_key
 from celery_patterns.core.policy import Call, Policy, Publish, Run
 from celery_patterns.core.redelivery import redelivery_timeout
