@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, ClassVar
 
 import pytest
 from celery import Celery
 
 from celery_patterns import ConcurrencyLimit, Idempotency, Policy, PolicyTask, Singleton
+from celery_patterns.core import entering, lease, script
 from celery_patterns.core.lease import Lease
 from celery_patterns.core.policy import Call, Run
 from celery_patterns.core.store import Store
@@ -53,8 +55,8 @@ def declared(app: Celery, policy: Policy, do: Callable[[Call], None], body: Call
 
 
 def lease_of(call: Call) -> Lease:
-    lease: Lease = call.request.lease
-    return lease
+    found: Lease = call.request.lease
+    return found
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.kind)
@@ -67,9 +69,8 @@ def test_a_body_does_not_begin_when_another_has_the_lease(
 
     def stand_still(call: Call) -> None:
         log.append(f"{call.id} stands still")
-        lease = lease_of(call)
-        lease._until = 0.0
-        clock.advance(lease.length + 1)
+        lease_of(call)._until = 0.0
+        clock.advance(lease_of(call).length + 1)
         task.apply_async(("A",), task_id="second")
         worker.run()
 
@@ -194,3 +195,40 @@ def test_a_call_that_is_put_off_at_the_last_moment_keeps_its_place_in_line(app: 
         worker.deliver(message)
         seen += [one.headers for one in worker.take()]
     assert [headers.get("cp-throttles") for headers in seen] == [3]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.kind)
+def test_a_process_that_stood_still_before_it_read_the_answer_knows_how_old_it_is(
+    app: Celery, store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease would seem to begin when it goes on, and its body would begin beside its successor's."""
+    clock = MovableClock(store)
+    log: list[str] = []
+    exchange, stood = script.exchange, [0.0]
+
+    def stand_still(client: Any, commands: Any) -> Any:
+        answers = exchange(client, commands)
+        if commands[0][0] == "EVALSHA" and not isinstance(answers[0], Exception) and not stood[0]:
+            stood[0] = 61.0
+            clock.advance(61.0)
+            task.apply_async(("A",), task_id="second")
+            worker.run()
+        return answers
+
+    def body(order: str) -> str:
+        log.append(task.request.id)
+        return order
+
+    for module in (entering, lease):
+        monkeypatch.setattr(module, "monotonic", lambda: monotonic() + stood[0])
+    task = declared(app, policy, lambda _: None, body)
+    with clock.waits_in_place():
+        worker = InlineWorker(app, clock)
+        task.apply_async(("warm",))
+        worker.run()
+        task.apply_async(("A",), task_id="first")
+        worker.take()
+        _, message = worker.waiting.pop(0)
+        monkeypatch.setattr(script, "exchange", stand_still)
+        worker.deliver(message)
+    assert log[1:] == ["second"]

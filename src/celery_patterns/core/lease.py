@@ -68,6 +68,7 @@ class Lease:
         length: Seconds without renewal after which another may take it.
         keep: Seconds for which the hash must live on after each renewal.
         among: Where several hold leases of one thing: the sorted set of them, task ids by end.
+        asked: When it was asked for, on this process's clock; default: now.
     """
 
     store: Store
@@ -77,13 +78,14 @@ class Lease:
     length: float
     keep: float
     among: str | None = None
+    asked: float | None = None
     _until: float = field(init=False)
     _taken: bool = field(init=False, default=False)
     _told: bool = field(init=False, default=False)
     _due: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._extend(monotonic())
+        self._extend(monotonic() if self.asked is None else self.asked)
 
     @property
     def lost(self) -> bool:

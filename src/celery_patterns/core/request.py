@@ -24,7 +24,7 @@ from celery.worker.state import revoked
 
 from celery_patterns.core.lease import KILL_GRACE
 from celery_patterns.core.nonce import new_nonce
-from celery_patterns.core.parking import HOME_HEADER, REVOKED_HEADER, TICKET_HEADER
+from celery_patterns.core.parking import HOME_HEADER, OF_A_RELEASE, REVOKED_HEADER, TICKET_HEADER
 from celery_patterns.core.policy import CONTENT_HEADER, NONCE_HEADER
 from celery_patterns.core.reported import reporting
 
@@ -46,8 +46,8 @@ class PolicyRequest(Request):
         super().__init__(message, **options)
         self._request_dict[NONCE_HEADER] = new_nonce()
         self._request_dict[CONTENT_HEADER] = message.content_type
-        self.has_turn = TICKET_HEADER in self._request_dict
         home = self._request_dict.pop(HOME_HEADER, None)
+        self.has_turn = home is not None and TICKET_HEADER in self._request_dict
         if home is not None:  # what follows goes where the message was meant to go, not where it came from
             exchange, _, routing_key = home.partition("\n")
             self._request_dict["delivery_info"].update(exchange=exchange, routing_key=routing_key)
@@ -69,6 +69,8 @@ class PolicyRequest(Request):
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
         if isinstance(error, (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)):
             self._tell_lost(0.0)
+            for header in OF_A_RELEASE:  # a retry that Celery publishes from here has no turn
+                (self._context.headers or {}).pop(header, None)
         elif isinstance(error, TimeLimitExceeded):
             self._tell_timed_out()
         if isinstance(error, (SystemExit, KeyboardInterrupt)) and not self._is_meant():

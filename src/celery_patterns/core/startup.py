@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app import app_or_default
 from celery.signals import celeryd_after_setup, worker_init, worker_process_init
-from redis.exceptions import RedisError
 
 from celery_patterns.core.acks import is_lost_by_a_kill
 from celery_patterns.core.script import read_all
 from celery_patterns.core.settings import disabled_kinds
-from celery_patterns.core.store import store_of
+from celery_patterns.core.store import FAILURES, store_of
 from celery_patterns.errors import PatternsWarning, PolicyError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -50,8 +49,10 @@ def _connect_ahead(**_: Any) -> None:
 
 def _connect(app: Celery) -> None:
     try:
-        store_of(app).client.ping()
-    except (StoreUnavailable, PolicyError, RedisError) as error:
+        store = store_of(app)
+        with store.reporting():
+            store.client.ping()
+    except (StoreUnavailable, PolicyError, *FAILURES) as error:
         logger.debug("No store yet: %s", error)  # the first task that needs one says so
 
 

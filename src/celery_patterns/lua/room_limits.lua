@@ -4,7 +4,7 @@
 -- Returns nothing: it stands before each of them
 -- A demand is {name, key, n, per_us, burst, cost, strict}; a bucket is as in limit_bucket.lua.
 local LIFE, LONGEST_LIFE, SLEEP, SOFT, MARGIN = 500000, 8000000, 50000, 20000, 3000
-local CROWD, AHEAD = 5, 12000 -- how many tokens a release may run ahead by, or how many us
+local CROWD, AHEAD = 5, 12000 -- how many may come early at once, or by how many us
 local prefix = string.sub(KEYS[1], 1, (#KEYS[1] - 8) / 2)
 
 local function key(kind, rest)
@@ -15,18 +15,18 @@ local function whole(number) return string.format('%.0f', number) end
 
 local function save_pace(b)
   redis.call('HSET', key('room-pace', b.id), 'out', b.out, 'life', whole(b.life), 'slack', whole(b.slack),
-    'age', whole(b.age), 'margin', whole(b.margin))
+    'age', whole(b.age), 'way', whole(b.way), 'margin', whole(b.margin))
   redis.call('PEXPIRE', key('room-pace', b.id), 3600000)
 end
 
 -- What a bucket's tickets say; those that lapsed are dropped, and then tickets live for longer.
 local function look_at_tickets(b, now)
-  local out, life, slack, age, margin =
-    unpack(redis.call('HMGET', key('room-pace', b.id), 'out', 'life', 'slack', 'age', 'margin'))
-  b.widest = math.max(MARGIN, math.min(b.per / b.n, SOFT))
-  b.margin = tonumber(margin or b.widest)
-  b.out, b.life, b.age = tonumber(out or 0), tonumber(life or LIFE), tonumber(age or 0)
-  b.furthest = math.min(SLEEP, math.max(AHEAD, CROWD * b.per / b.n))
+  local out, life, slack, age, way, margin =
+    unpack(redis.call('HMGET', key('room-pace', b.id), 'out', 'life', 'slack', 'age', 'way', 'margin'))
+  b.out, b.life, b.age, b.way = tonumber(out or 0), tonumber(life or LIFE), tonumber(age or 0), tonumber(way or 0)
+  b.widest = math.max(MARGIN, math.min(b.cost * b.per / b.n, SOFT))
+  b.margin = math.min(b.widest, tonumber(margin or SOFT))
+  b.furthest = math.min(SLEEP, b.way + math.max(AHEAD, CROWD * b.cost * b.per / b.n))
   b.slack = math.min(b.furthest, tonumber(slack or math.max(0, SOFT - (b.burst - 1) * b.per / b.n)))
   if b.out == 0 then return end
   local tickets = key('room-tickets', b.id)

@@ -38,6 +38,8 @@ local function hand_in(b)
     b.out = math.max(0, b.out - b.cost)
     b.life = math.min(LONGEST_LIFE, math.max(LIFE, b.life / 2, 4 * (now - issued)))
     b.age = b.age + (now - issued - b.age) / 8
+    local longer = now - issued - b.way -- the shortest way of late: what sleepers make longer is not the way
+    b.way = b.way + longer / ((b.way == 0 and 1) or (longer < 0 and 2) or 64)
   end
   learn(b)
   if issued or b.waiting > 0 then save_pace(b) end

@@ -40,6 +40,9 @@ _LONGEST_PAUSE = 15.0
 """Seconds, at most, until a pump that keeps dying is started again."""
 _PATIENCE = 5.0
 """Seconds that a pump has to end in."""
+PASSES = 4
+"""How many with a turn whoever waits for a pool process lets pass."""
+_PASSED = "cp_passed"
 
 
 class OwnPump:
@@ -112,8 +115,9 @@ def open_beside(worker: Any) -> None:
 def let_turns_pass(worker: Any) -> None:
     """Whoever has a turn goes to a pool process before those who have none, where many are prefetched.
 
-    Behind them it would come too late for its token, and the limit would stand idle. Pools that do not keep
-    their tasks in a semaphore's line (all but prefork) are left alone.
+    Behind them it would come too late for its token, and the limit would stand idle. Each lets so many pass
+    and no more, since a limit may let more start than there are slots. Pools that do not keep their tasks in
+    a semaphore's line (all but prefork) are left alone.
     """
     acquire = getattr(worker, "_quick_acquire", None)
     line = getattr(getattr(worker, "semaphore", None), "_waiting", None)
@@ -124,16 +128,23 @@ def let_turns_pass(worker: Any) -> None:
         if acquire(callback, request, *more):
             return True
         if getattr(request, "has_turn", False):
-            last = line.pop()
-            line.insert(next((at for at, one in enumerate(line) if not _has_turn(one)), len(line)), last)
+            last, passed = line.pop(), []
+            while line and _lets_pass(line[-1]):
+                passed.append(line.pop())
+            line.append(last)
+            line.extend(reversed(passed))
         return False
 
     worker._quick_acquire = acquire_in_turn  # noqa: SLF001 - Celery has no other place for it
 
 
-def _has_turn(waits: tuple[Any, ...]) -> bool:
-    """Whether what waits for a pool process has a turn: a callback, its arguments, and its named ones."""
-    return any(getattr(one, "has_turn", False) for one in waits[1])
+def _lets_pass(waits: tuple[Any, ...]) -> bool:
+    """Whether what waits for a pool process (a callback, its arguments, named ones) lets one more pass."""
+    state: dict[str, Any] | None = getattr(waits[1][0], "__dict__", None) if waits[1] else None
+    if state is None or state.get("has_turn"):
+        return False
+    state[_PASSED] = state.get(_PASSED, 0) + 1
+    return bool(state[_PASSED] <= PASSES)
 
 
 def _has_policies(app: Celery) -> bool:

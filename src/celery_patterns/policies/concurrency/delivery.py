@@ -126,7 +126,7 @@ class Delivery:
     def _run(self, started: Started, proceed: Run) -> Any:
         if started.lapsed:
             self.guard.tell("lapsed", holder=task_id_of(started.lapsed), fence=started.fence)
-        lease = self.places.lease_of(self.call.owner, started.fence)
+        lease = self.places.lease_of(self.call.owner, started.fence, self.call.asked_at)
         request = self.call.request
         outer = getattr(request, "lease", None)  # of a key with one holder, whose fence says more
         if outer is None:

@@ -204,8 +204,8 @@ class Places:
             _given_back,
         )
 
-    def lease_of(self, owner: str, fence: int) -> Lease:
-        """The lease of a place."""
+    def lease_of(self, owner: str, fence: int, asked: float | None = None) -> Lease:
+        """The lease of a place that was ``asked`` for then, on this process's clock; default: now."""
         return Lease(
             store=self.store,
             key=self._keys(owner)[1],
@@ -214,6 +214,7 @@ class Places:
             length=self.lease,
             keep=self.keep,
             among=f"{self.key}:held",
+            asked=asked,
         )
 
     def _keys(self, owner: str) -> tuple[str, str, str]:

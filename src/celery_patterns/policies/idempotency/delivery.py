@@ -166,6 +166,7 @@ class Delivery:
             fence=fence,
             length=self.lease_length,
             keep=self.lease_length + self.ttl,
+            asked=self.call.asked_at,
         )
 
     def _completed(self, lease: Lease, end: bytes) -> None:

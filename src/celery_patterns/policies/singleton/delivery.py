@@ -188,6 +188,7 @@ class Delivery:
             fence=started.fence,
             length=self.lock.lease,
             keep=self.lock.keep,
+            asked=self.call.asked_at,
         )
         if self.policy.scope == "until_executing":
             self.call.at_start.append(lambda: self._let_go_of(lease))
