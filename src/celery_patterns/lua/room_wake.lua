@@ -17,7 +17,7 @@ for _, id in ipairs(ids) do
     missed[#missed + 1], missed[#missed + 2] = id, whole(now)
   end
 end
-if missed[1] then
+if missed[1] and has_pump() then
   redis.call('HSET', bell, unpack(missed))
   redis.call('PEXPIRE', bell, 10000)
 end

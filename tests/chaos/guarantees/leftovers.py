@@ -35,6 +35,7 @@ def _longest(terms: Entry) -> dict[str, float]:
         "limit-op": 10.0,
         "room-tickets": 20.0,
         "room-pace": 3_600.0,
+        "room-bell": 10.0,
         "room-leader": 3.0,
     }
 
