@@ -6,6 +6,7 @@ import pytest
 from celery import Celery
 
 from celery_patterns.core.store import Store
+from celery_patterns.waiting import pump as pumps
 from celery_patterns.waiting.pump import Pump
 from celery_patterns.waiting.queues import ReleaseQueue
 
@@ -43,3 +44,14 @@ def test_a_pump_leads_while_its_broker_is_away(store: Store) -> None:
     pump.step()
     assert pump.leads
     pump.close()
+
+
+def test_a_pump_says_once_in_a_while_that_its_store_is_away(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks twice a second: an hour's outage would fill the log with thousands of lines."""
+    monkeypatch.setattr(pumps, "STANDBY", 0.01)
+    app = Celery("shop", broker="memory://", set_as_current=False)
+    looks = iter(range(20))
+    Pump(app, Store("redis://127.0.0.1:1/0"), [QUEUE]).run(lambda: next(looks, None) is None)
+    assert len([one for one in caplog.records if "nothing is released" in one.message]) == 1

@@ -52,8 +52,8 @@ _MISSING: Final = object()
 _VARIABLE: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def check_key(spec: object) -> None:
-    """Refuse what cannot be a key specification, where it is declared.
+def check_key(spec: object, option: str = "key") -> None:
+    """Refuse what cannot be a key specification, where it is declared as an ``option``.
 
     Raises:
         PolicyError: Naming the value and what to write instead.
@@ -63,11 +63,11 @@ def check_key(spec: object) -> None:
     elif isinstance(spec, tuple):
         if not spec or not all(isinstance(one, str) and one and "{" not in one for one in spec):
             raise PolicyError(
-                f"key={spec!r}: a tuple names one or more arguments, such as ('tenant', 'order_id')"
+                f"{option}={spec!r}: a tuple names one or more arguments, such as ('tenant', 'order_id')"
             )
     elif not (spec is ALL_ARGS or callable(spec)):
         raise PolicyError(
-            f"key={spec!r}: write an argument's name, a tuple of names, a template like "
+            f"{option}={spec!r}: write an argument's name, a tuple of names, a template like "
             '"{tenant}:{order_id}", ALL_ARGS, or a callable of the arguments'
         )
 

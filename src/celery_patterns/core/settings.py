@@ -22,6 +22,27 @@ def setting(app: Celery, name: str, default: Any) -> Any:
     return default if value is None else value
 
 
+def switch(app: Celery, name: str, *, default: bool) -> bool:
+    """A setting that is on or off; as text, as from an environment, it is ``"yes"``, ``"no"`` or the like.
+
+    Raises:
+        PolicyError: It is neither.
+    """
+    value = app.conf.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word in _ON or word in _OFF:
+        return word in _ON
+    raise PolicyError(f"{name}={value!r}: set it to True or False")
+
+
+_ON = {"true", "yes", "on", "1"}
+_OFF = {"false", "no", "off", "0"}
+
+
 @contextmanager
 def disabled(*kinds: str) -> Iterator[None]:
     """Switch policies off in this context: all of them, or the named kinds.
@@ -68,4 +89,4 @@ def _kinds(configured: object) -> frozenset[str]:
     )
 
 
-_YES = {"true", "yes", "on", "1", "all", "*"}
+_YES = {*_ON, "all", "*"}

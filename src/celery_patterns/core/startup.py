@@ -13,7 +13,7 @@ from celery.signals import celeryd_after_setup, worker_init, worker_process_init
 
 from celery_patterns.core.acks import is_lost_by_a_kill
 from celery_patterns.core.script import read_all
-from celery_patterns.core.settings import disabled_kinds
+from celery_patterns.core.settings import disabled_kinds, setting
 from celery_patterns.core.store import FAILURES, store_of
 from celery_patterns.errors import PatternsWarning, PolicyError, StoreUnavailable
 
@@ -58,9 +58,20 @@ def _connect(app: Celery) -> None:
 
 @celeryd_after_setup.connect
 def _warn(instance: Any, **_: Any) -> None:
-    for text in (_of_kills(instance.app), _of_switches(instance.app)):
+    for text in (_of_kills(instance.app), _of_switches(instance.app), _of_store(instance.app)):
         if text:
             warnings.warn(text, PatternsWarning, stacklevel=1)
+
+
+def _of_store(app: Celery) -> str | None:
+    """Say at once what is wrong with settings that each task would fail of."""
+    if setting(app, "patterns_url", None) is None or not any(map(_policies, app.tasks.values())):
+        return None
+    try:
+        store_of(app)
+    except PolicyError as error:
+        return str(error)
+    return None
 
 
 def _of_kills(app: Celery) -> str | None:

@@ -34,7 +34,7 @@ from redis.exceptions import (
 
 from celery_patterns.core.settings import setting
 from celery_patterns.core.urls import connect, safe_url, store_url, without_secrets
-from celery_patterns.errors import StoreUnavailable
+from celery_patterns.errors import PolicyError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,10 +208,16 @@ def store_of(app: Celery) -> Store:
             store = _of_app.get(app)
             if store is None:
                 url, options = store_url(app)
-                store = _of_app[app] = Store(url, setting(app, "patterns_prefix", "cp"), options)
+                store = _of_app[app] = Store(url, _prefix(setting(app, "patterns_prefix", "cp")), options)
                 if setting(app, "patterns_test_clock", False):
                     store.clock_key = f"{store.prefix}:clock"
     return store
+
+
+def _prefix(value: object) -> str:
+    if isinstance(value, str) and value and not set(value) & set("{}"):
+        return value
+    raise PolicyError(f"patterns_prefix={value!r}: give a text that is not empty and has no braces")
 
 
 _override: Store | None = None

@@ -20,7 +20,7 @@ from celery.canvas import group
 from celery_patterns.core.parking import ENTRY_HEADER, TICKET_HEADER, Spot
 from celery_patterns.core.parking import Ticket as CarriedTicket
 from celery_patterns.core.redelivery import publishes_to_rabbitmq
-from celery_patterns.core.settings import setting
+from celery_patterns.core.settings import setting, switch
 from celery_patterns.errors import PolicyError, StoreUnavailable
 from celery_patterns.waiting.answers import Entry, Parked, Ticket
 from celery_patterns.waiting.broker import room_of
@@ -50,7 +50,7 @@ _shut: WeakKeyDictionary[Celery, float] = WeakKeyDictionary()
 
 def has_gate(app: Celery) -> bool:
     """Whether calls are parked when they are published: on Redis by default, where nothing is lost by it."""
-    return is_on(app) and bool(setting(app, GATE, not publishes_to_rabbitmq(app)))
+    return is_on(app) and switch(app, GATE, default=not publishes_to_rabbitmq(app))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,9 @@ def _settle(app: Celery, bookings: Sequence[_Booking], producer: Any) -> None:
     try:
         found = room_of(app).enter_all([one.entry for one in bookings])
     except PolicyError:
-        pass  # there is no store, as the tasks will say when they run
+        if setting(app, "patterns_url", None) is not None:
+            raise
+        # there is no store, as the tasks will say when they run
     except StoreUnavailable as error:
         _shut[app] = time.monotonic()
         names = ", ".join(sorted({one.call.name for one in bookings}))

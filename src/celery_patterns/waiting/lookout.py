@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
-from celery_patterns.core.settings import setting
+from celery_patterns.core.settings import switch
 from celery_patterns.errors import PolicyError, StoreUnavailable
 from celery_patterns.waiting.broker import room_of
 
@@ -27,7 +27,7 @@ _told: WeakSet[Celery] = WeakSet()
 
 def is_on(app: Celery) -> bool:
     """Whether calls of an app may wait in a room."""
-    return bool(setting(app, ON, True))
+    return switch(app, ON, default=True)
 
 
 def has_pump(app: Celery) -> bool:

@@ -47,6 +47,8 @@ STANDBY = 0.5
 """Seconds between two looks of a pump that does not lead."""
 RENEW = 1.0
 """Seconds between two looks at which release queues are consumed."""
+TELL = 10.0
+"""Seconds between two warnings of one kind."""
 FRESH = LEAD / 2
 """Seconds after which a release is left to whoever leads by then."""
 
@@ -72,6 +74,7 @@ class Pump:
         self._taken: list[Release] = []
         self._renew_at = 0.0
         self._told_of = ""
+        self._tell_at = 0.0
         self._bell = _Bell(self.room)
 
     def run(self, ends: Callable[[], bool]) -> None:
@@ -80,7 +83,9 @@ class Pump:
             try:
                 pause = self.step()
             except StoreUnavailable as error:
-                logger.warning("The waiting room is out of reach, and nothing is released: %s", error)
+                if monotonic() >= self._tell_at:
+                    self._tell_at = monotonic() + TELL
+                    logger.warning("The waiting room is out of reach, and nothing is released: %s", error)
                 self._bell.close()
                 pause = STANDBY
             self._bell.sleep(pause)

@@ -141,9 +141,9 @@ class TokenBucket(Limits):
         if type(written) in {Proxy, PromiseProxy} or isinstance(written, Task):
             raise PolicyError('@token_bucket needs to know the rate: write @token_bucket("25/s")')
         object.__setattr__(self, "rate", Rate.of(written))
-        for spec in (self.key, self.fair_by):
+        for option, spec in (("key", self.key), ("fair_by", self.fair_by)):
             if spec is not None:
-                check_key(spec)
+                check_key(spec, option)
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise PolicyError(f"name={self.name!r}: give a string that is not empty")
         if not isinstance(self.strict, bool):
@@ -164,7 +164,7 @@ class TokenBucket(Limits):
                     f"cost={self.cost} is more than burst={self.burst} ever holds: raise the burst"
                 )
         else:
-            check_key(self.cost)
+            check_key(self.cost, "cost")
 
     def _check_countable(self) -> None:
         rate = cast("Rate", self.rate)
