@@ -92,6 +92,23 @@ def test_a_message_that_no_worker_has_seen(meanwhile: list[Entry], lost: bool) -
     assert found(call("a", "PENDING"), SENT, meanwhile) == ({"nothing is lost"} if lost else set())
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "lost"),
+    [
+        (fault("kill_worker", 9.0, 9.5, [OTHER]), False),
+        (fault("kill_worker", 30.0, 30.5, [OTHER]), True),
+        ([], True),
+        ([*fault("kill_worker", 9.0, 9.5, [OTHER]), entry("received", 8.0, id="a", redelivered=True)], True),
+    ],
+)
+def test_a_message_that_was_given_back(meanwhile: list[Entry], lost: bool) -> None:
+    """What a worker gives back when its pool process was killed is a message like any other."""
+    received = [entry("received", 5.5, id="a", redelivered=False)]
+    killed = [*received, *body("a", 6.0, None), *fault("kill_child", 6.5, 7.0, [CHILD])]
+    broken = found(call("a", "PENDING"), SENT, killed, meanwhile)
+    assert ("nothing is lost" in broken) is lost
+
+
 def test_a_kill_explains_one_lost_message() -> None:
     """A worker has asked for one at a time; ten calls that were lost by us would be excused by one kill."""
     killed = fault("kill_worker", 7.0, 8.0, [PARENT, CHILD])

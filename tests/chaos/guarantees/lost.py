@@ -3,7 +3,7 @@
 from celery import states
 
 from tests.chaos.guarantees.violation import Violation
-from tests.chaos.story import Entry, Story
+from tests.chaos.story import FOR_EVER, Entry, Story
 
 NAME = "nothing is lost"
 
@@ -31,7 +31,8 @@ COUNTED = 1.0
 def lost_by_the_broker(story: Story) -> list[Entry]:
     """Return the calls whose message vanished between a Redis broker and a worker that was killed whole.
 
-    Such a worker was given it, and has not yet noted that it has it; no task can do anything about that.
+    Such a worker was given it, and has not yet noted that it has it; no task can do anything about that. It
+    may be a message that was given back when a pool process was killed that had begun with it.
     Nor can a chord's body that waits for such a part. A worker asks for one message at a time, so that each
     kill explains one, and no more.
     """
@@ -82,10 +83,22 @@ def _windows(task_id: str, story: Story) -> list[tuple[float, float]]:
     received = story.of("received", id=task_id, redelivered=False)
     parked = [entry["at"] for entry in story.of("event", id=task_id, what="parked")]
     messages = len(sent) + len(story.of("twice", id=task_id))  # what is parked is sent as well
-    if messages <= len(received) or _waits(task_id, story):
+    if _waits(task_id, story):
         return []
-    windows = [(at - LEAVING, at + UNREAD) for at in sent]
-    return [*windows, *((at - LEAVING, at + PARKED) for at in parked[-1:])]
+    windows = [(at - LEAVING, at + UNREAD) for at in _given_back(task_id, story)]
+    if messages > len(received):
+        windows += [(at - LEAVING, at + UNREAD) for at in sent]
+        windows += [(at - LEAVING, at + PARKED) for at in parked[-1:]]
+    return windows
+
+
+def _given_back(task_id: str, story: Story) -> list[float]:
+    """When a pool process was killed whose worker gave the message back, and nobody received it again."""
+    children = {pid for one in story.disturbances if one.kind == "kill_child" for pid in one.pids or ()}
+    begun = [one for one in story.of("begin", id=task_id) if one["pid"] in children]
+    deaths = [story.killed(one["pid"], one["at"]) for one in begun]
+    later = max((one["at"] for one in story.of("received", id=task_id)), default=0.0)
+    return [at for at in deaths if later < at < FOR_EVER]
 
 
 def _stopped_in_vain(story: Story) -> list[float]:
