@@ -1,7 +1,7 @@
 """The one abstraction: a policy is one concern around a task, with a few hooks, and an onion of them.
 
-Whoever adds a pattern writes a frozen dataclass that derives from :class:`Policy`; the seam in
-``task.py`` installs it. The order around the body is fixed by :attr:`Policy.order`, low outside,
+Whoever adds a pattern writes a frozen dataclass that derives from :class:`Policy`;
+``install.py`` puts it around a task. The order around the body is fixed by :attr:`Policy.order`, low outside,
 and does not depend on where or in which order policies were written down.
 """
 

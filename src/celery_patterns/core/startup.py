@@ -12,6 +12,7 @@ from celery.app import app_or_default
 from celery.signals import celeryd_after_setup, worker_init, worker_process_init
 
 from celery_patterns.core.acks import is_lost_by_a_kill
+from celery_patterns.core.install import seam_of
 from celery_patterns.core.script import read_all
 from celery_patterns.core.settings import disabled_kinds, setting
 from celery_patterns.core.store import FAILURES, store_of
@@ -102,5 +103,5 @@ def _of_switches(app: Celery) -> str | None:
 
 
 def _policies(task: Any) -> Iterable[Policy]:
-    seam = getattr(task, "__patterns__", None)
+    seam = seam_of(task)
     return seam.policies if seam is not None else ()
